@@ -5,7 +5,9 @@
 #
 # Sets TIDEGATE_EIGEN_INCLUDE_DIR.
 
-list(TRANSFORM CMAKE_PREFIX_PATH APPEND "/cmeel.prefix" OUTPUT_VARIABLE tidegate_cmeel_prefixes)
+cmake_path(CONVERT "$ENV{CMAKE_PREFIX_PATH}" TO_CMAKE_PATH_LIST tidegate_cmeel_prefixes)
+list(PREPEND tidegate_cmeel_prefixes ${CMAKE_PREFIX_PATH})
+list(TRANSFORM tidegate_cmeel_prefixes APPEND "/cmeel.prefix")
 find_package(Eigen3 3.4 QUIET CONFIG HINTS ${tidegate_cmeel_prefixes})
 if(NOT TARGET Eigen3::Eigen)
   # A version file of Eigen 3 answers a request for 3.4 only with 3.x; Eigen 5 is asked for by name.
