@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Proves that no code can be shared between the instruction sets of one binary.
 
-Each kernel object is compiled with other instruction-set flags. A symbol that two of them define under
-one name (a template of Eigen or of the standard library) is merged by the linker, and one path then runs
-code of the other: slow at best, an illegal instruction at worst. So the mangled name of every defined,
-non-local symbol must carry the instruction set: our namespace `tidegate::<isa>` or the renamed Eigen
-`tidegate_eigen_<isa>`. The only exception is the entry point. Nothing may run when the library is loaded,
-that is, before the instruction set is chosen: no `.init_array`.
+Each kernel object is compiled with other instruction-set flags. A symbol that two of them define
+under one name (a template of Eigen or of the standard library) is merged by the linker, and one
+path then runs code of the other: slow at best, an illegal instruction at worst. So the mangled name
+of every defined, non-local symbol must carry the instruction set: our namespace `tidegate::<isa>`
+or the renamed Eigen `tidegate_eigen_<isa>`. The only exception is the entry point. Nothing may run
+when the library is loaded, that is, before the instruction set is chosen: no `.init_array`.
 
 usage: check_isa_objects.py ISA=OBJECT...
        check_isa_objects.py --self-test --compiler C++ --eigen INCLUDE_DIR
@@ -25,13 +25,10 @@ def _mangled(name: str) -> str:
 
 
 def violations(isa: str, object_file: Path) -> list[str]:
-    """What in an object file could be shared with, or run before, another instruction set's code."""
+    """What in an object file could be shared with, or run before, another object's code."""
     tags = (_mangled("tidegate") + _mangled(isa), _mangled(f"tidegate_eigen_{isa}"))
-    entry = re.compile(
-        "_ZN8tidegate("
-        + "|".join(_mangled(f"kernels_{isa}_{t}") for t in ("float", "double"))
-        + ")Ev"
-    )
+    entries = "|".join(_mangled(f"kernels_{isa}_{scalar}") for scalar in ("float", "double"))
+    entry = re.compile(f"_ZN8tidegate({entries})Ev")
     found = []
     table = subprocess.run(
         ["nm", "--defined-only", "--format=posix", str(object_file)],
@@ -116,9 +113,7 @@ def main() -> int:
     parser.add_argument("objects", nargs="*", metavar="ISA=OBJECT")
     parser.add_argument("--self-test", action="store_true")
     parser.add_argument("--compiler", default="c++")
-    parser.add_argument(
-        "--eigen", default="/usr/include/eigen3", help="folder that holds Eigen/Core"
-    )
+    parser.add_argument("--eigen", default="/usr/include/eigen3", help="include folder")
     arguments = parser.parse_args()
     if arguments.self_test:
         return 1 if self_test(arguments.compiler, arguments.eigen) else 0
