@@ -1,0 +1,204 @@
+"""Results as a table for the terminal, as JSON and as a plot."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .problems import TASKS, Problem
+
+OWN = "tidegate"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one contestant on one problem."""
+
+    median: float
+    best: float
+    spread: float  # interquartile range / median
+    samples: int
+    error: float  # largest deviation from float64, relative to each array's largest value
+
+    @classmethod
+    def of(cls, times: list[float], error: float) -> Timing:
+        middle = median(times)
+        low, _, high = quantiles(times, n=4) if len(times) > 1 else (middle,) * 3
+        return cls(middle, min(times), (high - low) / middle, len(times), error)
+
+
+@dataclass
+class Row:
+    """One problem: what everybody needed, and the least that the machine allows."""
+
+    problem: Problem
+    least_seconds: float
+    timings: dict[str, Timing] = field(default_factory=dict)  # by contestant's name
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def ratio(self, rival: str) -> float | None:
+        """How many times longer a rival takes than tidegate."""
+        if OWN not in self.timings or rival not in self.timings:
+            return None
+        return self.timings[rival].median / self.timings[OWN].median
+
+    @property
+    def best_rival(self) -> str | None:
+        rivals = {name: timing for name, timing in self.timings.items() if name != OWN}
+        return min(rivals, key=lambda name: rivals[name].median) if rivals else None
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    logarithms = [math.log(value) for value in values]
+    return math.exp(sum(logarithms) / len(logarithms)) if logarithms else math.nan
+
+
+def microseconds(seconds: float) -> str:
+    """Three significant digits are what a noisy machine supports."""
+    value = seconds * 1e6
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def print_tables(console: Console, rows: list[Row], names: list[str]) -> None:
+    """A table per task (microseconds, times tidegate's in brackets) and the pooled ratios."""
+    rivals = [name for name in names if name != OWN]
+    for task, meaning in TASKS.items():
+        chosen = [row for row in rows if row.problem.task == task]
+        if not chosen:
+            continue
+        table = Table(
+            title=f"{task}: {meaning}", caption="median us (times tidegate's)", title_justify="left"
+        )
+        table.add_column("cell", no_wrap=True)
+        table.add_column("shape", no_wrap=True)
+        for heading in ("threads", OWN, "GFLOP/s", "% of limit", *rivals):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in chosen:
+            table.add_row(*_cells(row, rivals))
+        console.print(table)
+        console.print(_pooled(chosen, rivals), style="bold")
+    for row in rows:
+        for name, failure in row.failures.items():
+            console.print(f"{name}, {_label(row)}: {failure.strip()}", style="red", markup=False)
+
+
+def _label(row: Row) -> str:
+    problem = row.problem
+    return f"{problem.cell} {problem.shape.name} {problem.task} threads={problem.threads}"
+
+
+def _cells(row: Row, rivals: list[str]) -> list[str]:
+    problem, own = row.problem, row.timings.get(OWN)
+    shape = problem.shape
+    sizes = ",".join(map(str, shape[1:]))
+    cells = [problem.cell, f"{shape.name} ({sizes})", str(problem.threads)]
+    if own:
+        cells += [
+            microseconds(own.median),
+            f"{problem.flops / own.median / 1e9:.3g}",
+            f"{100 * row.least_seconds / own.median:.0f}",
+        ]
+    else:
+        cells += ["failed", "", ""]
+    for rival in rivals:
+        ratio = row.ratio(rival)
+        if rival in row.timings:
+            text = microseconds(row.timings[rival].median)
+            if ratio is not None:
+                text += f" ({ratio:.2f}x)"
+            cells.append(f"[bold]{text}[/bold]" if rival == row.best_rival else text)
+        else:
+            cells.append("failed" if rival in row.failures else "-")
+    return cells
+
+
+def _pooled(rows: list[Row], rivals: list[str]) -> str:
+    parts = []
+    for rival in rivals:
+        ratios = [ratio for row in rows if (ratio := row.ratio(rival)) is not None]
+        if ratios:
+            parts.append(f"{rival} {geometric_mean(ratios):.2f}x")
+    best = [
+        ratio for row in rows if row.best_rival and (ratio := row.ratio(row.best_rival)) is not None
+    ]
+    if best:
+        parts.append(
+            f"the best of them on each shape {geometric_mean(best):.2f}x (least {min(best):.2f}x)"
+        )
+    return "Geometric mean of the times, in tidegate's: " + ", ".join(parts) if parts else ""
+
+
+def write_json(path: Path, rows: list[Row], header: dict[str, Any]) -> None:
+    """Everything, in seconds."""
+    results = [
+        {
+            "cell": row.problem.cell,
+            "shape": row.problem.shape._asdict(),
+            "task": row.problem.task,
+            "threads": row.problem.threads,
+            "flops": row.problem.flops,
+            "least_seconds": row.least_seconds,
+            "timings": {name: asdict(timing) for name, timing in row.timings.items()},
+            "failures": row.failures,
+        }
+        for row in rows
+    ]
+    path.write_text(json.dumps({**header, "results": results}, indent=1) + "\n")
+
+
+def write_plot(path: Path, rows: list[Row], names: list[str], title: str) -> None:
+    """One panel per task and thread count: how many times longer than tidegate each rival takes.
+
+    Raises ImportError without matplotlib.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rivals = [name for name in names if name != OWN]
+    panels: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        if row.best_rival and OWN in row.timings:
+            panels.setdefault((row.problem.task, row.problem.threads), []).append(row)
+    if not panels:
+        return
+    widest = max(len(chosen) for chosen in panels.values())
+    figure, axes = plt.subplots(
+        len(panels),
+        1,
+        figsize=(max(6.0, 0.55 * widest + 2), 3.2 * len(panels)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, ((task, threads), chosen) in zip(axes[:, 0], panels.items(), strict=True):
+        for index, rival in enumerate(rivals):
+            points = [(i, r) for i, row in enumerate(chosen) if (r := row.ratio(rival)) is not None]
+            if points:
+                offset = 0.6 * (index / max(1, len(rivals) - 1) - 0.5)
+                axis.plot(
+                    [i + offset for i, _ in points], [r for _, r in points], "o", ms=4, label=rival
+                )
+        axis.axhline(1, color="black", lw=0.8)
+        axis.set_yscale("log")
+        axis.set_ylabel("time / tidegate's")
+        axis.set_title(f"{task}, {threads} thread{'s' if threads > 1 else ''}", loc="left")
+        axis.set_xticks(
+            range(len(chosen)),
+            [f"{row.problem.cell}\n{row.problem.shape.name}" for row in chosen],
+            rotation=60,
+            fontsize=7,
+        )
+        axis.grid(axis="y", which="both", alpha=0.3)
+        axis.legend(fontsize=7, ncols=len(rivals))
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
