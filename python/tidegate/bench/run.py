@@ -19,6 +19,7 @@ from .problems import GATES, TASKS, Arrays, Problem, shapes
 from .rivals import CONTESTANTS, own
 from .worker import ContestantError, Worker
 
+_RIVALS = [name for name in CONTESTANTS if name != "tidegate"]
 _QUICK_SHAPES = ("article", "stream-64", "small", "step-32")
 
 
@@ -55,8 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=_counts, help="thread counts (default: 1 and, if there are, 2)")
     add(
         "--rivals",
-        type=_names([name for name in CONTESTANTS if name != "tidegate"]),
-        help="default: those that are installed",
+        type=lambda text: [] if text == "none" else _names(_RIVALS)(text),
+        help="default: those that are installed; `none` for tidegate alone",
     )
     add("--seconds", type=float, default=1.0, help="per contestant and problem (default: 1)")
     add("--rounds", type=int, default=5, help="turns that the seconds are split into (default: 5)")
@@ -136,12 +137,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for shape in shapes().values():
             console.print(f"{shape.name:12} batch, time, features, units = {shape[1:]}")
         console.print(f"cells: {', '.join(GATES)}; tasks: {', '.join(TASKS)}")
-        console.print(f"rivals: {', '.join(name for name in CONTESTANTS if name != 'tidegate')}")
+        console.print(f"rivals: {', '.join(_RIVALS)}")
         return 0
     if arguments.quick:
         arguments.seconds = min(arguments.seconds, 0.4)
     counts = arguments.threads or ([1, 2] if (os.cpu_count() or 1) > 1 else [1])
-    contestants = ["tidegate", *(arguments.rivals or [n for n in CONTESTANTS if n != "tidegate"])]
+    contestants = ["tidegate", *(_RIVALS if arguments.rivals is None else arguments.rivals)]
 
     description = machine.describe()
     console.print(f"{description['cpu']}, {description['cpus']} CPUs, {description['caches']}")
