@@ -30,7 +30,9 @@ set(tidegate_kernel_options
     $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique>
     $<$<CXX_COMPILER_ID:GNU>:-fno-semantic-interposition>
     $<$<CXX_COMPILER_ID:GNU>:-Wno-psabi>
-    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>) # GCC 12's own AVX-512 header
+    # GCC 12 finds its own AVX-512 header at fault.
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 if(TIDEGATE_SANITIZE)
   list(APPEND tidegate_kernel_options -O1)
 else()
