@@ -1,0 +1,87 @@
+"""The compiled engine. Arrays are float32 or float64, all of one call of the same dtype."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+__version__: str
+
+class Gradients(TypedDict):
+    inputs: Array | None
+    kernel: Array
+    recurrent_kernel: Array
+    bias: Array | None
+    initial_state: list[Array]
+
+class DenseGradients(TypedDict):
+    inputs: Array | None
+    kernel: Array
+    bias: Array | None
+
+class Recurrent:
+    cell: str
+    features: int
+    units: int
+    dtype: np.dtype[Any]
+    def __init__(
+        self,
+        cell: str,
+        kernel: Array,
+        recurrent_kernel: Array,
+        bias: Array | None = None,
+        activation: str = "tanh",
+        recurrent_activation: str = "sigmoid",
+    ) -> None: ...
+    def forward(
+        self,
+        x: Array,
+        initial_state: Sequence[Array] | None = None,
+        mask: Array | None = None,
+        *,
+        return_sequences: bool = True,
+        go_backwards: bool = False,
+        zero_output_for_mask: bool = False,
+        recurrent_dropout: Array | None = None,
+    ) -> tuple[Array, list[Array]]: ...
+    def forward_training(
+        self,
+        x: Array,
+        initial_state: Sequence[Array] | None = None,
+        mask: Array | None = None,
+        *,
+        return_sequences: bool = True,
+        go_backwards: bool = False,
+        zero_output_for_mask: bool = False,
+        recurrent_dropout: Array | None = None,
+    ) -> tuple[Array, list[Array], Context]: ...
+
+class Context:
+    def backward(
+        self,
+        d_outputs: Array | None = None,
+        d_states: Sequence[Array | None] | None = None,
+        *,
+        inputs: bool = True,
+    ) -> Gradients: ...
+
+class Dense:
+    def __init__(self, kernel: Array, bias: Array | None = None) -> None: ...
+    def forward(self, x: Array) -> Array: ...
+
+def dense_backward(
+    x: Array, kernel: Array, d_outputs: Array, *, inputs: bool = True, bias: bool = True
+) -> DenseGradients: ...
+def activation(name: str, x: Array) -> Array: ...
+def activation_backward(name: str, x: Array, d_outputs: Array) -> Array: ...
+def cells() -> dict[str, dict[str, int]]: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def config() -> dict[str, Any]: ...
+
+# What this machine can do at most, for `tidegate bench`: float32 operations done, bytes read.
+def probe_multiply_add(iterations: int) -> int: ...
+def probe_read(x: Array, repeats: int) -> int: ...
