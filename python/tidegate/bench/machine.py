@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -63,7 +63,7 @@ def read_bandwidth(threads: int) -> dict[int, float]:
     return rates
 
 
-def _rate(threads: int, calls: list[Callable[[], float]], samples: int = 7) -> float:
+def _rate(threads: int, calls: Sequence[Callable[[], float]], samples: int = 7) -> float:
     """Sum over the threads of what each call says it did, per second: median of some samples."""
     with ThreadPoolExecutor(threads) as pool:
 

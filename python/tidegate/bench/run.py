@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(f"{description['cpu']}, {description['cpus']} CPUs, {description['caches']}")
     rows: list[report.Row] = []
     versions: dict[str, str] = {}
-    limits_found = {}
+    limits_found: dict[int, dict[str, Any]] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
         total = sum(len(list(_problems(arguments, threads))) for threads in counts)

@@ -40,7 +40,7 @@ def prepare(problem: Problem, arrays: Arrays) -> Prepared:
 
     if problem.task == "training":
 
-        def train() -> tuple[Any, dict[str, Any]]:
+        def train() -> tuple[Any, Any]:
             # The weights change at every training step, so packing them is part of the task.
             outputs, _, context = pack().forward_training(x)
             return outputs, context.backward(d_outputs)
