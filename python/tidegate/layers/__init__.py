@@ -1,0 +1,40 @@
+"""The layers, by Keras's names and with its meaning, and the bases for users' own."""
+
+from .base import Layer, Wrapper, deserialize, serialize
+from .basic import Activation, Dropout, Flatten, Input, InputLayer, Masking
+from .bidirectional import Bidirectional
+from .dense import Dense
+from .dual_state_gru import DualStateGRU, DualStateGRUCell
+from .embedding import Embedding
+from .gru import GRU, GRUCell
+from .lstm import LSTM, LSTMCell
+from .recurrent import RNN, StackedRNNCells
+from .simple_rnn import SimpleRNN, SimpleRNNCell
+from .time_distributed import TimeDistributed
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Activation",
+    "Bidirectional",
+    "Dense",
+    "Dropout",
+    "DualStateGRU",
+    "DualStateGRUCell",
+    "Embedding",
+    "Flatten",
+    "GRUCell",
+    "Input",
+    "InputLayer",
+    "LSTMCell",
+    "Layer",
+    "Masking",
+    "SimpleRNN",
+    "SimpleRNNCell",
+    "StackedRNNCells",
+    "TimeDistributed",
+    "Wrapper",
+    "deserialize",
+    "serialize",
+]
