@@ -1,0 +1,868 @@
+// The time loop, forward and backward, shared by every cell: it owns time, threads and memory; the cell owns the
+// equations (cell.hpp) and the tile the registers (gemm.hpp).
+//
+// Every thread of the team runs these functions (SPMD). With Split::rows it owns rows of the batch for all of time and
+// meets nobody in forward; with Split::units it owns panels of units and meets the others once a step (twice for
+// two-phase cells). In backward all meet once a chunk, whose weight gradients are then split over output tiles, never
+// over the reduction.
+#pragma once
+
+#include <cstring>
+
+#include "cell.hpp"
+#include "gemm.hpp"
+
+namespace tidegate {
+namespace TIDEGATE_ISA_NS {
+namespace {
+
+struct Range {
+  int64_t first, last;
+  int64_t size() const { return last - first; }
+};
+struct Rows {  // rows of the batch by number
+  const int32_t* ids;
+  int count;
+};
+inline Range share(int64_t count, int part, int parts) { return {count * part / parts, count * (part + 1) / parts}; }
+
+// tanh and sigmoid have a path of their own in the pointwise functions, and only there.
+template <class T>
+bool default_activations(const ForwardArgs<T>& a) {
+  return a.activation == Activation::tanh && a.recurrent_activation == Activation::sigmoid;
+}
+template <class Act, class T>
+TIDEGATE_INLINE Act activations(const ForwardArgs<T>& a) {
+  if constexpr (Act::keeps_gates) {
+    (void)a;
+    return Act{};
+  } else {
+    return Act{a.activation, a.recurrent_activation};
+  }
+}
+
+// ------------------------------------------------------------------------------------------------- forward
+template <class Cell, class T>
+class Forward {
+  static constexpr int G = Cell::info.gates, S = Cell::info.states;
+  static constexpr bool two_phases = Cell::info.two_phases;
+ public:
+  Forward(const ForwardArgs<T>& args, int thread, int threads, Barrier* barrier)
+      : a(args),
+        plain(default_activations(args)),
+        kept_vectors(plain ? Cell::info.saved : Cell::info.saved_generic),
+        thread(thread),
+        barrier(threads > 1 ? barrier : nullptr),
+        panels(args.units),
+        rows(args.split == Split::rows ? share(args.batch, thread, threads) : Range{0, args.batch}),
+        own(args.split == Split::units ? share(panels.count(), thread, threads) : Range{0, panels.count()}),
+        projection(args.projection + thread * args.projection_size),
+        row_ids(args.row_ids + thread * args.batch) {}
+
+  void run() {
+    start();
+    for (int64_t b = rows.first; b < rows.last; ++b) row_ids[b - rows.first] = static_cast<int32_t>(b);
+    active = static_cast<int>(rows.size());
+    for (int64_t t0 = 0; t0 < a.time; t0 += a.chunk) {
+      const int64_t steps = a.time - t0 < a.chunk ? a.time - t0 : a.chunk;
+      if (thread == 0 && a.poll && a.poll(a.poll_data)) __atomic_store_n(a.stop, 1, __ATOMIC_RELAXED);
+      if (a.split == Split::units) wait();  // everybody reads the same answer (and, at first, the initial states)
+      if (__atomic_load_n(a.stop, __ATOMIC_RELAXED)) return;
+      project(t0, steps);
+      for (int64_t t = t0; t < t0 + steps; ++t) step(t, t - t0);
+    }
+    finish();
+  }
+
+ private:
+  void wait() {
+    if (barrier) barrier_wait(barrier);
+  }
+  T* slice(int s, int64_t t) const { return a.state[s] + (t % a.slices) * a.batch * a.state_stride; }
+  T* reset_slice(int64_t t) const { return a.reset_state + (a.training ? t : 0) * a.batch * a.state_stride; }
+  bool used(int64_t b, int64_t t) const {
+    return !a.mask || a.mask[b * a.mask_batch_stride + t * a.mask_time_stride];
+  }
+  // What is kept of panel u0 at step t: for each row kept_vectors vectors.
+  T* saved_panel(int64_t t, int64_t u0) const {
+    return a.saved + ((a.training ? t : 0) * panels.padded() + u0) * a.batch * kept_vectors;
+  }
+
+  // The initial states, own rows and units, padded lanes zero.
+  void start() {
+    for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+      using V = decltype(tag);
+      for (int s = 0; s < S; ++s)
+        for (int64_t b = rows.first; b < rows.last; ++b) {
+          const T* from = a.initial_state[s];
+          const V v = from ? V::load_partial(from + b * a.units + u0, lanes) : V::zero();
+          v.store(slice(s, 0) + b * a.state_stride + u0);
+          if (s == 0 && a.recurrent_dropout) drop(v, b, u0, lanes);
+        }
+    });
+  }
+
+  template <class V>
+  void drop(V h, int64_t b, int64_t u0, int lanes) const {
+    for (int g = 0; g < G; ++g) {
+      const V factor = V::load_partial(a.recurrent_dropout + (g * a.batch + b) * a.units + u0, lanes);
+      (h * factor).store(a.dropped_state + (g * a.batch + b) * a.state_stride + u0);
+    }
+  }
+
+  // x W + b for `steps` steps of the own rows and panels: projection[panel][step, row][gate][V].
+  void project(int64_t t0, int64_t steps) {
+    const int64_t M = steps * rows.size();
+    for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int) {
+      using V = decltype(tag);
+      constexpr int W = G * V::width;
+      Tile<T> tile;
+      tile.panel = a.kernel + a.features * G * u0;
+      tile.panel_step = W;
+      tile.K = a.features;
+      tile.init = a.bias + G * u0;
+      tile.sums_step = W;
+      for_tiles(M, tile_rows(G), [&](int64_t first, int count) {
+        for (int r = 0; r < count; ++r) {
+          const int64_t t = t0 + (first + r) / rows.size(), b = rows.first + (first + r) % rows.size();
+          tile.row[r] = a.x + b * a.x_batch_stride + t * a.x_time_stride;
+        }
+        tile.sums = projection + M * G * (u0 - own_column()) + first * W;
+        run_tile<V>(tile, count, G);
+      });
+    });
+    chunk_rows = M;
+  }
+  int64_t own_column() const { return own.first * Panels<T>::width; }
+
+  void step(int64_t t, int64_t t_local) {
+    if (a.mask) {
+      active = 0;
+      for (int64_t b = rows.first; b < rows.last; ++b)
+        if (used(b, t)) row_ids[active++] = static_cast<int32_t>(b);
+    }
+    if constexpr (two_phases) {
+      phase<0>(t, t_local);
+      if (a.split == Split::units) wait();
+      phase<1>(t, t_local);
+    } else {
+      phase<0>(t, t_local);
+    }
+    if (a.mask && active < rows.size())
+      for (int64_t b = rows.first; b < rows.last; ++b)
+        if (!used(b, t)) carry(b, t);
+    if (a.split == Split::units) wait();
+  }
+
+  // A masked step: states stay, the last output is repeated (zeros before the first) or zeros are written.
+  void carry(int64_t b, int64_t t) {
+    for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+      using V = decltype(tag);
+      for (int s = 0; s < S; ++s)
+        V::load(slice(s, t) + b * a.state_stride + u0).store(slice(s, t + 1) + b * a.state_stride + u0);
+      if (!a.outputs) return;
+      T* output = a.outputs + b * a.output_batch_stride + t * a.output_time_stride + u0;
+      const bool repeat = t > 0 && !a.zero_output_for_mask;
+      (repeat ? V::load_partial(output - a.output_time_stride, lanes) : V::zero()).store_partial(output, lanes);
+    });
+  }
+
+  template <int Phase>
+  void phase(int64_t t, int64_t t_local) {
+    constexpr int PG = phase_gates<Cell>(Phase);
+    const T* hidden = Phase == 0 ? slice(0, t) : reset_slice(t);
+    const T* packed = a.recurrent_kernel + (Phase == 0 ? 0 : a.units * phase_first<Cell>(1) * panels.padded());
+    alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
+    for (int64_t p = own.first; p < own.last; ++p) {
+      // One row: neighbouring whole panels together.
+      constexpr int NP = wide_panels(PG);
+      if (active == 1 && !a.recurrent_dropout && p + NP <= own.last && p + NP <= panels.full) {
+        using V = FullVec<T>;
+        constexpr int W = PG * V::width;
+        Tile<T> tile;
+        tile.row[0] = hidden + row_ids[0] * a.state_stride;
+        tile.panel = packed + a.units * PG * p * V::width;
+        tile.panel_step = W;
+        tile.panel_segment = a.units * W;
+        tile.K = a.units;
+        if (a.recurrent_bias) tile.init = a.recurrent_bias + PG * p * V::width, tile.init_step = W;
+        tile.sums = sums;
+        tile.sums_step = W;
+        wide_kernel<V, NP, PG>(tile);
+        for (int i = 0; i < NP; ++i)
+          pointwise<V, Phase>(t, t_local, Rows{row_ids, 1}, (p + i) * V::width, sums + i * W);
+        p += NP - 1;
+        continue;
+      }
+      panels.visit(p, [&](auto tag, int64_t u0, int) {
+        using V = decltype(tag);
+        constexpr int W = PG * V::width;
+        Tile<T> tile;
+        tile.panel = packed + a.units * PG * u0;
+        tile.panel_step = W;
+        tile.K = a.units;
+        tile.init = a.recurrent_bias ? a.recurrent_bias + PG * u0 : nullptr;
+        tile.sums = sums;
+        tile.sums_step = W;
+        for_tiles(active, tile_rows(PG), [&](int64_t first, int count) {
+          const int32_t* ids = row_ids + first;
+          if (!a.recurrent_dropout || Phase == 1) {
+            for (int r = 0; r < count; ++r) tile.row[r] = hidden + ids[r] * a.state_stride;
+            run_tile<V>(tile, count, PG);
+          } else {  // every gate has its own h: one vector of columns at a time
+            Tile<T> gate = tile;
+            for (int g = 0; g < PG; ++g) {
+              for (int r = 0; r < count; ++r)
+                gate.row[r] = a.dropped_state + (g * a.batch + ids[r]) * a.state_stride;
+              gate.panel = tile.panel + g * V::width;
+              gate.init = tile.init ? tile.init + g * V::width : nullptr;
+              gate.sums = sums + g * V::width;
+              run_tile<V>(gate, count, 1);
+            }
+          }
+          pointwise<V, Phase>(t, t_local, Rows{ids, count}, u0, sums);
+        });
+      });
+    }
+  }
+
+  template <class V, int Phase>
+  void pointwise(int64_t t, int64_t t_local, Rows at, int64_t u0, const T* sums) {
+    if (plain) pointwise_with<V, Phase, DefaultActivations>(t, t_local, at, u0, sums);
+    else pointwise_with<V, Phase, NamedActivations>(t, t_local, at, u0, sums);
+  }
+
+  template <class V, int Phase, class Act>
+  __attribute__((noinline)) void pointwise_with(int64_t t, int64_t t_local, Rows rows_at, int64_t u0, const T* sums) {
+    constexpr int PG = phase_gates<Cell>(Phase), W = V::width, K = saved_count<Cell, Act>(), kSaved = K > 0 ? K : 1;
+    const Act act = activations<Act>(a);
+    const int lanes = static_cast<int>(a.units - u0 < W ? a.units - u0 : W);
+    const T* zx_panel = projection + chunk_rows * G * (u0 - own_column()) + (t_local * rows.size() - rows.first) * G * W;
+    T* kept = (K > 0 && (a.training || two_phases)) ? saved_panel(t, u0) : nullptr;
+    for (int r = 0; r < rows_at.count; ++r, sums += PG * W) {
+      const int64_t b = rows_at.ids[r], at = b * a.state_stride + u0;
+      const T* zx = zx_panel + b * G * W;
+      V x[G], h[PG], state[S], saved[kSaved];
+#pragma GCC unroll 4
+      for (int g = 0; g < G; ++g) x[g] = V::load(zx + g * W);
+#pragma GCC unroll 4
+      for (int g = 0; g < PG; ++g) h[g] = V::load(sums + g * W);
+#pragma GCC unroll 2
+      for (int s = 0; s < S; ++s) state[s] = V::load(slice(s, t) + at);
+      if constexpr (two_phases && Phase == 0) {
+        V reset = a.recurrent_dropout ? V::load(a.dropped_state + (G - 1) * a.batch * a.state_stride + at) : state[0];
+        Cell::forward_gates(act, x, h, reset, saved);
+        reset.store(reset_slice(t) + at);
+#pragma GCC unroll 4
+        for (int k = 0; k < K - 1; ++k) saved[k].store(kept + (b * K + k) * W);
+        continue;
+      } else if constexpr (two_phases) {
+        saved[0] = V::load(kept + b * K * W);
+        Cell::forward_candidate(act, x[G - 1], h[0], state, saved);
+        saved[K - 1].store(kept + (b * K + K - 1) * W);
+      } else {
+        Cell::forward(act, x, h, state, saved);
+        if (kept)
+#pragma GCC unroll 4
+          for (int k = 0; k < K; ++k) saved[k].store(kept + (b * K + k) * W);
+      }
+#pragma GCC unroll 2
+      for (int s = 0; s < S; ++s) state[s].store(slice(s, t + 1) + at);
+      if (a.outputs) {
+        T* output = a.outputs + b * a.output_batch_stride + t * a.output_time_stride + u0;
+        if (lanes == W) state[0].store(output);
+        else state[0].store_partial(output, lanes);
+      }
+      if (a.recurrent_dropout) drop(state[0], b, u0, lanes);
+    }
+  }
+
+  void finish() {
+    for (int64_t b = rows.first; b < rows.last; ++b) {
+      bool any = true;  // an unmasked step at all; only rows masked at the end ask
+      if (a.mask && a.last_output && !used(b, a.time - 1)) {
+        any = false;
+        for (int64_t t = 0; t < a.time && !any && !a.zero_output_for_mask; ++t) any = used(b, t);
+      }
+      for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+        using V = decltype(tag);
+        for (int s = 0; s < S; ++s) {
+          const V v = V::load(slice(s, a.time) + b * a.state_stride + u0);
+          if (a.final_state[s]) v.store_partial(a.final_state[s] + b * a.units + u0, lanes);
+          if (s == 0 && a.last_output) (any ? v : V::zero()).store_partial(a.last_output + b * a.units + u0, lanes);
+        }
+      });
+    }
+  }
+
+  const ForwardArgs<T>& a;
+  const bool plain;        // tanh and sigmoid
+  const int kept_vectors;  // of a unit vector: what backward needs, or the second phase of the first
+  const int thread;
+  Barrier* const barrier;
+  const Panels<T> panels;
+  const Range rows, own;
+  T* const projection;
+  int32_t* const row_ids;
+  int active = 0;
+  int64_t chunk_rows = 0;
+};
+
+// One step of one row on the calling thread; the same chains of additions as Forward.
+template <class Cell, class Act, class T>
+void step_row(const ForwardArgs<T>& a, const T* x, const T* const* state, T* const* new_state, T* output) {
+  constexpr int G = Cell::info.gates, S = Cell::info.states;
+  constexpr int kSaved = saved_count<Cell, Act>() > 0 ? saved_count<Cell, Act>() : 1;
+  const Act act = activations<Act>(a);
+  const Panels<T> panels(a.units);
+  const auto dot = [](auto& sums, const T* row, const T* panel, int64_t count, const T* init) {
+    using V = std::decay_t<decltype(sums[0])>;
+    constexpr int N = sizeof(sums) / sizeof(V);
+#pragma GCC unroll 4
+    for (int g = 0; g < N; ++g) sums[g] = init ? V::load(init + g * V::width) : V::zero();
+#pragma GCC unroll 1
+    for (int64_t k = 0; k < count; ++k, panel += N * V::width) {
+      const V r = V::set(row[k]);
+#pragma GCC unroll 4
+      for (int g = 0; g < N; ++g) sums[g] = fma(r, V::load(panel + g * V::width), sums[g]);
+    }
+  };
+  for (int64_t p = 0, count = panels.count(); p < count; ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+    using V = decltype(tag);
+    constexpr int PG = phase_gates<Cell>(0);
+    V zx[G], zh[PG], next[S], saved[kSaved];
+    dot(zx, x, a.kernel + a.features * G * u0, a.features, a.bias + G * u0);
+    dot(zh, state[0], a.recurrent_kernel + a.units * PG * u0, a.units, a.recurrent_bias ? a.recurrent_bias + PG * u0 : nullptr);
+#pragma GCC unroll 2
+    for (int s = 0; s < S; ++s) next[s] = V::load(state[s] + u0);
+    if constexpr (Cell::info.two_phases) {
+      V reset = next[0];
+      Cell::forward_gates(act, zx, zh, reset, saved);
+      reset.store(a.reset_state + u0);
+      saved[0].store(a.saved + kSaved * u0);
+      zx[G - 1].store(a.saved + kSaved * u0 + V::width);
+    } else {
+      Cell::forward(act, zx, zh, next, saved);
+#pragma GCC unroll 2
+      for (int s = 0; s < S; ++s) next[s].store(new_state[s] + u0);
+      if (lanes == V::width) next[0].store(output + u0);
+      else next[0].store_partial(output + u0, lanes);
+    }
+  });
+  if constexpr (Cell::info.two_phases) {
+    const T* packed = a.recurrent_kernel + a.units * (G - 1) * panels.padded();
+    for (int64_t p = 0; p < panels.count(); ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+      using V = decltype(tag);
+      V zh[1], next[S], saved[kSaved];
+      dot(zh, static_cast<const T*>(a.reset_state), packed + a.units * u0, a.units, static_cast<const T*>(nullptr));
+      next[0] = V::load(state[0] + u0);
+      saved[0] = V::load(a.saved + kSaved * u0);
+      Cell::forward_candidate(act, V::load(a.saved + kSaved * u0 + V::width), zh[0], next, saved);
+      next[0].store(new_state[0] + u0);
+      if (lanes == V::width) next[0].store(output + u0);
+      else next[0].store_partial(output + u0, lanes);
+    });
+  }
+}
+
+// ------------------------------------------------------------------------------------------------ backward
+// One of the products that give the weights' gradients: rows^T d_z[window].
+struct WeightProduct {
+  enum Source { inputs, hidden, reset } source;
+  int64_t rows;        // of the gradient: features or units, and one of ones where a bias goes along
+  int64_t real_rows;   // without that one
+  int first, gates;    // the window of d_z
+  int dropout_gate;    // whose factors the hidden state carries, or -1
+  int64_t sums;        // where its packed sums start
+  int tile() const { return tile_rows(gates); }
+  int64_t tiles() const { return (rows + tile() - 1) / tile(); }
+};
+constexpr int kMaxProducts = 5;
+
+template <class Cell, class T>
+int weight_products(int64_t features, int64_t units, bool dropout, WeightProduct (&out)[kMaxProducts]) {
+  constexpr int G = Cell::info.gates;
+  int n = 0;
+  out[n++] = {WeightProduct::inputs, features + 1, features, Cell::input_slot, G, -1, 0};
+  const int hidden_gates = phase_gates<Cell>(0);
+  const int bias_row = Cell::info.bias_rows == 2;
+  if (dropout) {
+    for (int g = 0; g < hidden_gates; ++g)
+      out[n++] = {WeightProduct::hidden, units + bias_row, units, Cell::recurrent_slot + g, 1, g, 0};
+  } else {
+    out[n++] = {WeightProduct::hidden, units + bias_row, units, Cell::recurrent_slot, hidden_gates, -1, 0};
+  }
+  if (Cell::info.two_phases) out[n++] = {WeightProduct::reset, units, units, G - 1, 1, -1, 0};
+  int64_t sums = 0;
+  for (int i = 0; i < n; ++i) {
+    out[i].sums = sums;
+    sums += out[i].tiles() * out[i].tile() * out[i].gates * Panels<T>(units).padded();
+  }
+  return n;
+}
+
+// f(product, tile) for one thread's share of all row tiles of all products; a tile weighs its gates.
+template <class F>
+void for_shared_tiles(const WeightProduct* product, int products, int thread, int threads, F f) {
+  int64_t total = 0, at = 0;
+  for (int i = 0; i < products; ++i) total += product[i].tiles() * product[i].gates;
+  const Range mine = share(total, thread, threads);
+  for (int i = 0; i < products; ++i)
+    for (int64_t tile = 0; tile < product[i].tiles(); ++tile, at += product[i].gates)
+      if (at >= mine.first && at < mine.last) f(product[i], tile);
+}
+
+template <class Cell, class T>
+class Backward {
+  static constexpr int G = Cell::info.gates, S = Cell::info.states, D = Cell::info.gradient_slots;
+  static constexpr bool two_phases = Cell::info.two_phases;
+
+ public:
+  Backward(const BackwardArgs<T>& args, int thread, int threads, Barrier* barrier)
+      : g(args),
+        a(*args.forward),
+        plain(default_activations(a)),
+        thread(thread),
+        threads(threads),
+        barrier(threads > 1 ? barrier : nullptr),
+        panels(a.units),
+        rows(a.split == Split::rows ? share(a.batch, thread, threads) : Range{0, a.batch}),
+        own(a.split == Split::units ? share(panels.count(), thread, threads) : Range{0, panels.count()}),
+        row_ids(args.row_ids + thread * a.batch),
+        packed_rows(args.packed_rows + thread * args.packed_rows_size) {
+    products = weight_products<Cell, T>(a.features, a.units, a.recurrent_dropout != nullptr, product);
+  }
+
+  void run() {
+    start();
+    int64_t later = 0;  // steps of the chunk processed before
+    int which = 0;
+    const int64_t chunks = (a.time + g.chunk - 1) / g.chunk;
+    for (int64_t c = chunks - 1; c >= 0; --c, which ^= 1) {
+      const int64_t t0 = c * g.chunk, steps = a.time - t0 < g.chunk ? a.time - t0 : g.chunk;
+      if (thread == 0 && a.poll && a.poll(a.poll_data)) __atomic_store_n(a.stop, 1, __ATOMIC_RELAXED);
+      wait();
+      if (__atomic_load_n(a.stop, __ATOMIC_RELAXED)) return;
+      here = {g.d_z[which], steps * a.batch};
+      for (int64_t t = t0 + steps - 1; t >= t0; --t) {
+        // d_z of step t + 1: in this chunk, the first of the other, or none
+        next = t + 1 < t0 + steps ? Gradients{here.data, here.rows, (t + 1 - t0) * a.batch}
+                                  : Gradients{g.d_z[which ^ 1], later * a.batch, 0};
+        here.first = (t - t0) * a.batch;
+        step(t, t + 1 < a.time);
+        if (a.split == Split::units) wait();
+      }
+      wait();
+      inputs(t0, steps);
+      weights(t0, steps, c == chunks - 1);
+      later = steps;
+      next = {here.data, here.rows, 0};
+    }
+    initial_states();
+    unpack();
+  }
+
+ private:
+  // d_z of a chunk: [panel][row][slot][V]; `first` is the row where a step begins.
+  struct Gradients {
+    T* data;
+    int64_t rows, first = 0;
+    T* panel(int64_t u0, int width) const { return data + rows * D * u0 + first * D * width; }
+  };
+
+  void wait() {
+    if (barrier) barrier_wait(barrier);
+  }
+  const T* slice(int s, int64_t t) const { return a.state[s] + t * a.batch * a.state_stride; }
+  bool used(int64_t b, int64_t t) const {
+    return !a.mask || a.mask[b * a.mask_batch_stride + t * a.mask_time_stride];
+  }
+
+  void start() {
+    for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+      using V = decltype(tag);
+      for (int s = 0; s < S; ++s)
+        for (int64_t b = rows.first; b < rows.last; ++b) {
+          const T* from = g.d_final_state[s];
+          (from ? V::load_partial(from + b * a.units + u0, lanes) : V::zero())
+              .store(g.d_state[s] + b * a.state_stride + u0);
+        }
+    });
+    if (a.mask)
+      for (int64_t b = rows.first; b < rows.last; ++b) {
+        int64_t t = 0;
+        while (t < a.time && !used(b, t)) ++t;
+        if (a.split == Split::rows || thread == 0) g.first_valid[b] = static_cast<int32_t>(t);
+      }
+  }
+
+  // Columns of a packed transposed kernel: `step` from one k to the next, k = every panel's `gates` vectors of units;
+  // a product takes `count` of them from gate `first` on and meets them with the slots of d_z from `slot` on.
+  struct Block {
+    const T* data;
+    int64_t step;
+    int gates;
+  };
+  struct Window {
+    int slot, first, count;
+  };
+  // sums (rows, nv vectors) = d_z[window] times the block.
+  template <class V>
+  void transposed_product(const Gradients& from, Window window, const Block& block, Rows at, int nv, T* sums) const {
+    constexpr int F = FullVec<T>::width;
+    Tile<T> tile;
+    tile.sums = sums;
+    tile.sums_step = nv * V::width;
+    tile.panel_step = block.step;
+    if (panels.full > 0) {
+      for (int r = 0; r < at.count; ++r) tile.row[r] = from.panel(0, F) + (at.ids[r] * D + window.slot) * F;
+      tile.row_segment = from.rows * D * F;
+      tile.segments = panels.full;
+      tile.K = window.count * F;
+      tile.panel = block.data + window.first * F * block.step;
+      tile.panel_segment = block.gates * F * block.step;
+      run_tile<V>(tile, at.count, nv);
+      tile.init = sums;
+      tile.init_step = tile.sums_step;
+    }
+    if (panels.lanes) {
+      const int W = panels.tail_width;
+      const int64_t column = panels.full * F;
+      for (int r = 0; r < at.count; ++r)
+        tile.row[r] = from.panel(column, W) + (at.ids[r] * D + window.slot) * W;
+      tile.segments = 1;
+      tile.K = window.count * W;
+      tile.panel = block.data + (block.gates * column + window.first * W) * block.step;
+      run_tile<V>(tile, at.count, nv);
+    }
+  }
+
+  // The gradient that reaches h(t) through the recurrent product of step t + 1 (phase 0) or r h' through the
+  // candidate's (phase 1), for the nv panels from p on, which begin at unit u0.
+  template <class V, int Phase>
+  void recurrent_product(const Gradients& from, Rows at, int64_t p, int64_t u0, int nv, T* sums) const {
+    constexpr int PG = phase_gates<Cell>(Phase), W = V::width;
+    constexpr int slot = Phase == 0 ? Cell::recurrent_slot : G - 1;
+    const int64_t padded = panels.padded();
+    // The packed block (for_blocks) that holds panel p, and p's place in it.
+    const bool tail = p >= panels.full;
+    const int64_t first = tail ? p : p / kMaxVectors * kMaxVectors;
+    const int64_t vectors = tail ? 1 : panels.full - first < kMaxVectors ? panels.full - first : kMaxVectors;
+    const T* packed = g.recurrent_kernel_transposed + (Phase == 0 ? 0 : phase_first<Cell>(1) * padded * padded);
+    const Block block{packed + PG * padded * first * Panels<T>::width + (p - first) * W, vectors * W, PG};
+    if (!a.recurrent_dropout || Phase == 1)
+      return transposed_product<V>(from, {slot, 0, PG}, block, at, nv, sums);
+    // Every gate saw its own dropped h: its share of the gradient takes the same factors.
+    alignas(64) T part[kMaxRows * kMaxVectors * FullVec<T>::width];
+    for (int gate = 0; gate < PG; ++gate) {
+      transposed_product<V>(from, {slot + gate, gate, 1}, block, at, nv, part);
+      for (int r = 0; r < at.count; ++r)
+        for (int v = 0; v < nv; ++v) {
+          const V factor = dropout_factor<V>(gate, at.ids[r], u0 + v * W);
+          const int64_t i = (r * nv + v) * W;
+          const V d = V::load(part + i) * factor;
+          (gate == 0 ? d : V::load(sums + i) + d).store(sums + i);
+        }
+    }
+  }
+
+  template <class V>
+  int lanes_at(int64_t u0) const { return static_cast<int>(a.units - u0 < V::width ? a.units - u0 : V::width); }
+  template <class V>
+  V dropout_factor(int gate, int64_t b, int64_t u0) const {
+    return V::load_partial(a.recurrent_dropout + (gate * a.batch + b) * a.units + u0, lanes_at<V>(u0));
+  }
+
+  // f(V(), Rows, panel, u0, nv) over the own panels in groups that share a packed block, and tiles of the active rows.
+  template <class F>
+  void for_row_tiles(F f) {
+    for (int64_t p = own.first; p < own.last;) {
+      if (p < panels.full) {
+        int64_t end = (p / kMaxVectors + 1) * kMaxVectors;
+        if (end > panels.full) end = panels.full;
+        if (end > own.last) end = own.last;
+        const int nv = static_cast<int>(end - p);
+        for_tiles(active, tile_rows(nv), [&](int64_t first, int count) {
+          f(FullVec<T>::zero(), Rows{row_ids + first, count}, p, p * Panels<T>::width, nv);
+        });
+        p = end;
+      } else {
+        panels.visit(p, [&](auto tag, int64_t u0, int) {
+          for_tiles(active, tile_rows(1), [&](int64_t first, int count) { f(tag, Rows{row_ids + first, count}, p, u0, 1); });
+        });
+        ++p;
+      }
+    }
+  }
+
+  void step(int64_t t, bool has_next) {
+    active = 0;
+    for (int64_t b = rows.first; b < rows.last; ++b)
+      if (used(b, t) || (has_next && used(b, t + 1))) row_ids[active++] = static_cast<int32_t>(b);
+    alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
+    for_row_tiles([&](auto tag, Rows at, int64_t p, int64_t u0, int nv) {
+      using V = decltype(tag);
+      if (has_next) recurrent_product<V, 0>(next, at, p, u0, nv, sums);
+      else std::memset(sums, 0, sizeof(T) * at.count * nv * V::width);
+      for (int v = 0; v < nv; ++v) pointwise<V>(t, at, u0 + v * V::width, sums + v * V::width, nv * V::width);
+    });
+    if (a.mask && active < rows.size())  // masked here and at t + 1: nothing but the output's gradient moves
+      for (int64_t b = rows.first; b < rows.last; ++b)
+        if (!used(b, t) && !(has_next && used(b, t + 1)))
+          for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int) {
+            using V = decltype(tag);
+            masked<V>(t, b, u0, V::zero());
+          });
+    if constexpr (two_phases) {
+      if (a.split == Split::units) wait();
+      active = 0;
+      for (int64_t b = rows.first; b < rows.last; ++b)
+        if (used(b, t)) row_ids[active++] = static_cast<int32_t>(b);
+      for_row_tiles([&](auto tag, Rows at, int64_t p, int64_t u0, int nv) {
+        using V = decltype(tag);
+        recurrent_product<V, 1>(here, at, p, u0, nv, sums);
+        for (int v = 0; v < nv; ++v) pointwise_reset<V>(t, at, u0 + v * V::width, sums + v * V::width, nv * V::width);
+      });
+    }
+  }
+
+  // The gradient of output t of row b, where it reaches h: not of masked outputs that are zeros.
+  template <class V>
+  TIDEGATE_INLINE V d_output(int64_t t, int64_t b, int64_t u0) const {
+    const int lanes = lanes_at<V>(u0);
+    V d = V::zero();
+    if (a.mask && !used(b, t) && (a.zero_output_for_mask || t < g.first_valid[b])) return d;
+    if (g.d_outputs) {
+      const T* from = g.d_outputs + b * g.d_output_batch_stride + t * g.d_output_time_stride + u0;
+      d = lanes == V::width ? V::load(from) : V::load_partial(from, lanes);
+    }
+    if (g.d_last_output && t == a.time - 1) d = d + V::load_partial(g.d_last_output + b * a.units + u0, lanes);
+    return d;
+  }
+
+  template <class V>
+  void masked(int64_t t, int64_t b, int64_t u0, V recurrent) {
+    T* dh = g.d_state[0] + b * a.state_stride + u0;
+    ((recurrent + V::load(dh)) + d_output<V>(t, b, u0)).store(dh);
+    T* dz = here.panel(u0, V::width) + b * D * V::width;
+    for (int d = 0; d < D; ++d) V::zero().store(dz + d * V::width);
+  }
+
+  template <class V>
+  void pointwise(int64_t t, Rows at, int64_t u0, const T* sums, int64_t sums_step) {
+    if (plain) pointwise_with<V, DefaultActivations>(t, at, u0, sums, sums_step);
+    else pointwise_with<V, NamedActivations>(t, at, u0, sums, sums_step);
+  }
+
+  template <class V, class Act>
+  __attribute__((noinline)) void pointwise_with(int64_t t, Rows rows_at, int64_t u0, const T* sums, int64_t sums_step) {
+    constexpr int W = V::width, K = saved_count<Cell, Act>(), kSaved = K > 0 ? K : 1;
+    const Act act = activations<Act>(a);
+    const T* kept = a.saved + (t * panels.padded() + u0) * a.batch * K;
+    T* dz_panel = here.panel(u0, W);
+    for (int r = 0; r < rows_at.count; ++r, sums += sums_step) {
+      const int64_t b = rows_at.ids[r], at = b * a.state_stride + u0;
+      if (a.mask && !used(b, t)) {
+        masked<V>(t, b, u0, V::load(sums));
+        continue;
+      }
+      V saved[kSaved], state[S], prev[S], d_state[S], d_z[D];
+#pragma GCC unroll 4
+      for (int k = 0; k < K; ++k) saved[k] = V::load(kept + (b * K + k) * W);
+#pragma GCC unroll 2
+      for (int s = 0; s < S; ++s) {
+        prev[s] = V::load(slice(s, t) + at);
+        state[s] = V::load(slice(s, t + 1) + at);
+        d_state[s] = V::load(g.d_state[s] + at);
+      }
+      d_state[0] = (V::load(sums) + d_state[0]) + d_output<V>(t, b, u0);
+      if constexpr (two_phases) Cell::backward_candidate(act, saved, prev, d_state, d_z);
+      else Cell::backward(act, saved, state, prev, d_state, d_z);
+      T* dz = dz_panel + b * D * W;
+#pragma GCC unroll 4
+      for (int d = 0; d < D; ++d)
+        if (!two_phases || d != 1) d_z[d].store(dz + d * W);
+#pragma GCC unroll 2
+      for (int s = 0; s < S; ++s) d_state[s].store(g.d_state[s] + at);
+    }
+  }
+
+  template <class V>
+  void pointwise_reset(int64_t t, Rows at, int64_t u0, const T* sums, int64_t sums_step) {
+    if (plain) pointwise_reset_with<V, DefaultActivations>(t, at, u0, sums, sums_step);
+    else pointwise_reset_with<V, NamedActivations>(t, at, u0, sums, sums_step);
+  }
+
+  template <class V, class Act>
+  __attribute__((noinline)) void pointwise_reset_with(int64_t t, Rows rows_at, int64_t u0, const T* sums,
+                                                      int64_t sums_step) {
+    if constexpr (two_phases) {
+      constexpr int W = V::width, K = saved_count<Cell, Act>();
+      const Act act = activations<Act>(a);
+      const T* kept = a.saved + (t * panels.padded() + u0) * a.batch * K;
+      for (int r = 0; r < rows_at.count; ++r, sums += sums_step) {
+        const int64_t b = rows_at.ids[r], at = b * a.state_stride + u0;
+        V saved[K], d_z[D];
+        for (int k = 0; k < K; ++k) saved[k] = V::load(kept + (b * K + k) * W);
+        V d_state[1] = {V::load(g.d_state[0] + at)};
+        V d_reset = V::load(sums);
+        // With dropout the reset state is r * (dropped h): the gradient of r sees the dropped h, that of h the factor.
+        V prev[1] = {V::load(slice(0, t) + at)};
+        if (a.recurrent_dropout) d_reset = d_reset * dropout_factor<V>(G - 1, b, u0);
+        Cell::backward_gates(act, saved, prev, d_reset, d_state, d_z);
+        d_z[1].store(here.panel(u0, W) + (b * D + 1) * W);
+        d_state[0].store(g.d_state[0] + at);
+      }
+    }
+  }
+
+  // dX of the chunk: d_z[input window] W^T, rows split over the threads.
+  void inputs(int64_t t0, int64_t steps) {
+    if (!g.d_x) return;
+    const Range part = share(steps * a.batch, thread, threads);
+    alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
+    const Gradients all{here.data, here.rows, 0};
+    for_blocks<T>(a.features, [&](auto tag, int nv, int64_t column, int columns) {
+      using V = decltype(tag);
+      const int64_t step = nv * V::width;
+      const T* block = g.kernel_transposed + G * panels.padded() * column;
+      for_tiles(part.size(), tile_rows(nv), [&](int64_t first, int count) {
+        int32_t ids[kMaxRows];
+        for (int r = 0; r < count; ++r) ids[r] = static_cast<int32_t>(part.first + first + r);
+        transposed_product<V>(all, {Cell::input_slot, 0, G}, {block, step, G}, {ids, count}, nv, sums);
+        for (int r = 0; r < count; ++r) {
+          const int64_t t = t0 + ids[r] / a.batch, b = ids[r] % a.batch;
+          T* to = g.d_x + b * g.d_x_batch_stride + t * g.d_x_time_stride + column;
+          for (int v = 0; v < nv; ++v) {
+            const int lanes = columns - v * V::width;
+            const V d = V::load(sums + r * step + v * V::width);
+            if (lanes >= V::width) d.store(to + v * V::width);
+            else d.store_partial(to + v * V::width, lanes);
+          }
+        }
+      });
+    });
+  }
+
+  template <class F>
+  void for_own_tiles(F f) const { for_shared_tiles(product, products, thread, threads, f); }
+
+  // packed[row][0..R) = rows [tile * R, tile * R + R) of the source at (t, b): zeros where masked, ones for the bias.
+  void pack_rows(const WeightProduct& w, int64_t tile, int64_t t0, int64_t steps, T* packed) {
+    const int R = w.tile();
+    const int64_t first = tile * R;
+    const int real = static_cast<int>(w.real_rows - first < R ? (w.real_rows - first < 0 ? 0 : w.real_rows - first) : R);
+    const bool ones = w.rows > w.real_rows && w.real_rows >= first && w.real_rows < first + R;
+    for (int64_t t = t0; t < t0 + steps; ++t)
+      for (int64_t b = 0; b < a.batch; ++b, packed += R) {
+        if (!used(b, t)) {
+          for (int r = 0; r < R; ++r) packed[r] = 0;
+          continue;
+        }
+        const T* from = w.source == WeightProduct::inputs ? a.x + b * a.x_batch_stride + t * a.x_time_stride
+                        : w.source == WeightProduct::hidden ? slice(0, t) + b * a.state_stride
+                                                            : a.reset_state + (t * a.batch + b) * a.state_stride;
+        from += first;
+        for (int r = 0; r < real; ++r) packed[r] = from[r];
+        if (w.dropout_gate >= 0) {
+          const T* factor = a.recurrent_dropout + (w.dropout_gate * a.batch + b) * a.units + first;
+          for (int r = 0; r < real; ++r) packed[r] *= factor[r];
+        }
+        for (int r = real; r < R; ++r) packed[r] = 0;
+        if (ones) packed[real] = 1;
+      }
+  }
+
+  void weights(int64_t t0, int64_t steps, bool first_chunk) {
+    const int64_t M = steps * a.batch;
+    T* packed = packed_rows;
+    for_own_tiles([&](const WeightProduct& w, int64_t tile) {
+      pack_rows(w, tile, t0, steps, packed);
+      packed += M * w.tile();
+    });
+    for (int64_t p = 0; p < panels.count(); ++p) panels.visit(p, [&](auto tag, int64_t u0, int) {
+      using V = decltype(tag);
+      constexpr int W = V::width;
+      packed = packed_rows;
+      for_own_tiles([&](const WeightProduct& w, int64_t index) {
+        const int R = w.tile();
+        Tile<T> tile;
+        for (int r = 0; r < R; ++r) tile.row[r] = packed + r;
+        tile.row_step = R;
+        tile.panel = here.data + here.rows * D * u0 + w.first * W;
+        tile.panel_step = D * W;
+        tile.K = M;
+        tile.sums = g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * R * w.gates * W;
+        tile.sums_step = w.gates * W;
+        if (!first_chunk) tile.init = tile.sums, tile.init_step = tile.sums_step;
+        run_tile<V>(tile, R, w.gates);
+        packed += M * R;
+      });
+    });
+  }
+
+  // The gradient of the initial states: through step 0's product, and what carried past it.
+  void initial_states() {
+    active = 0;
+    for (int64_t b = rows.first; b < rows.last; ++b) row_ids[active++] = static_cast<int32_t>(b);
+    alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
+    for_row_tiles([&](auto tag, Rows at, int64_t p, int64_t u0, int nv) {
+      using V = decltype(tag);
+      recurrent_product<V, 0>(next, at, p, u0, nv, sums);
+      for (int r = 0; r < at.count; ++r)
+        for (int v = 0; v < nv; ++v) {
+          const int64_t unit = u0 + v * V::width, b = at.ids[r];
+          const int lanes = lanes_at<V>(unit);
+          for (int s = 0; s < S; ++s) {
+            V d = V::load(g.d_state[s] + b * a.state_stride + unit);
+            if (s == 0) d = V::load(sums + (r * nv + v) * V::width) + d;
+            if (g.d_initial_state[s]) d.store_partial(g.d_initial_state[s] + b * a.units + unit, lanes);
+          }
+        }
+    });
+  }
+
+  // From packed sums to the user's matrices; every thread its own tiles.
+  void unpack() {
+    for_own_tiles([&](const WeightProduct& w, int64_t index) {
+      const int R = w.tile();
+      for (int64_t p = 0; p < panels.count(); ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+        constexpr int W = decltype(tag)::width;
+        const T* sums = g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * R * w.gates * W;
+        for (int r = 0; r < R && index * R + r < w.rows; ++r)
+          for (int j = 0; j < w.gates; ++j) {
+            const int64_t row = index * R + r, columns = G * a.units;
+            const bool bias = row == w.real_rows;
+            T* to;
+            int gate;
+            if (w.source == WeightProduct::inputs) {
+              gate = Cell::input_gates[w.first - Cell::input_slot + j];
+              to = bias ? g.d_bias : g.d_kernel + row * columns;
+            } else {
+              gate = w.source == WeightProduct::reset ? G - 1 : w.first - Cell::recurrent_slot + j;
+              to = bias ? (g.d_bias ? g.d_bias + columns : nullptr) : g.d_recurrent_kernel + row * columns;
+            }
+            if (!to) continue;
+            for (int i = 0; i < lanes; ++i) to[gate * a.units + u0 + i] = sums[(r * w.gates + j) * W + i];
+          }
+      });
+    });
+  }
+
+  const BackwardArgs<T>& g;
+  const ForwardArgs<T>& a;
+  const bool plain;  // tanh and sigmoid
+  const int thread, threads;
+  Barrier* const barrier;
+  const Panels<T> panels;
+  const Range rows, own;
+  int32_t* const row_ids;
+  T* const packed_rows;
+  WeightProduct product[kMaxProducts];
+  int products = 0, active = 0;
+  Gradients here{nullptr, 0, 0}, next{nullptr, 0, 0};
+};
+
+}  // namespace
+}  // namespace TIDEGATE_ISA_NS
+}  // namespace tidegate

@@ -1,0 +1,497 @@
+// Layers: checks sizes, packs weights, lays out memory, chooses the split over threads, and calls the kernels.
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <mutex>
+
+#include "dispatch.hpp"
+#include "memory.hpp"
+#include "team.hpp"
+#include "tidegate/layers.hpp"
+
+namespace tidegate {
+namespace {
+
+constexpr const char* kActivationNames[] = {
+    "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "gelu_tanh", "silu", "sigmoid",
+    "hard_sigmoid", "hard_sigmoid_keras2", "hard_silu", "hard_tanh", "tanh", "softplus", "softsign", "exponential",
+    "mish", "log_sigmoid", "tanh_shrink"};
+
+Activation find_activation(const std::string& name) {
+  int i = 0;
+  std::string all;
+  for (const char* known : kActivationNames) {
+    if (name == known) return static_cast<Activation>(i);
+    ++i;
+    all += (all.empty() ? "" : ", ") + std::string(known);
+  }
+  throw Error("activation: expected one of " + all + ", got '" + name + "'");
+}
+
+template <class T>
+const CellKernels<T>& find_cell(const std::string& name) {
+  std::string all;
+  for (const auto& cell : kernels<T>().cells) {
+    if (name == cell.info.name) return cell;
+    all += (all.empty() ? "" : ", ") + std::string(cell.info.name);
+  }
+  throw Error("cell: expected one of " + all + ", got '" + name + "'");
+}
+
+CellDescription describe(const CellInfo& info) { return {info.name, info.gates, info.states, info.bias_rows}; }
+
+void check_size(const char* what, int64_t n, int64_t least) {
+  if (n < least || n > (int64_t(1) << 31))
+    throw Error(std::string(what) + ": expected a number from " + std::to_string(least) + " to 2^31, got " +
+                std::to_string(n));
+}
+
+// n columns in whole vectors, the tail in half of one where that holds it: Panels in kernels/gemm.hpp.
+template <class T>
+int64_t padded(int64_t n) {
+  const int64_t lanes = kernels<T>().lanes, half = kernels<T>().half_lanes, rest = n % lanes;
+  return n - rest + (rest == 0 ? 0 : rest <= half ? half : lanes);
+}
+
+// Rows of the state lie this far apart. Not a multiple of 1 KiB: the rows of a tile would fall into one set of the L1.
+template <class T>
+int64_t state_stride(int64_t units) {
+  const int64_t lanes = 64 / static_cast<int64_t>(sizeof(T)), size = (padded<T>(units) + lanes - 1) / lanes * lanes;
+  return size * static_cast<int64_t>(sizeof(T)) % 1024 == 0 ? size + lanes : size;
+}
+
+int64_t clamp(int64_t n, int64_t low, int64_t high) { return std::max(low, std::min(n, high)); }
+
+struct Plan {
+  int threads;
+  Split split;
+};
+
+// Rows where every thread gets a few (they meet nobody); else units, if a step has enough work to pay for meeting the
+// others after it.
+Plan plan(double flops, double step_flops, int64_t batch, int64_t panels, int recurrent_products) {
+  const int most = threads_for(flops);
+  if (most == 1) return {1, Split::rows};
+  if (batch >= 3 * most) return {most, Split::rows};
+  const int by_units = static_cast<int>(std::min<int64_t>({most, panels, threads_for(step_flops * 16 / recurrent_products)}));
+  const int by_rows = static_cast<int>(std::min<int64_t>(most, batch));
+  if (by_units > 1 && by_units >= by_rows) return {by_units, Split::units};
+  return {by_rows, Split::rows};
+}
+
+struct PollState {
+  Poll poll;
+  static bool ask(void* data) {
+    auto& self = *static_cast<PollState*>(data);
+    return self.poll.ask(self.poll.data);
+  }
+};
+
+}  // namespace
+
+std::vector<CellDescription> cells() {
+  std::vector<CellDescription> all;
+  for (const auto& cell : kernels<float>().cells) all.push_back(describe(cell.info));
+  return all;
+}
+
+std::vector<std::string> activations() { return {std::begin(kActivationNames), std::end(kActivationNames)}; }
+
+// ---------------------------------------------------------------------------------------------- recurrent
+template <class T>
+struct Context<T>::Data {
+  ForwardArgs<T> args{};
+  Buffer<T> state[kMaxStates], reset_state, saved;
+};
+template <class T>
+Context<T>::Context() = default;
+template <class T>
+Context<T>::~Context() = default;
+template <class T>
+Context<T>::Context(Context&&) noexcept = default;
+template <class T>
+Context<T>& Context<T>::operator=(Context&&) noexcept = default;
+
+template <class T>
+struct Recurrent<T>::Impl {
+  const CellKernels<T>& cell;
+  CellDescription description;
+  int64_t features, units;
+  Activation activation, recurrent_activation;
+  bool plain;
+  Buffer<T> kernel, recurrent_kernel, bias, recurrent_bias;
+  mutable std::mutex preparing;
+  std::atomic<bool> prepared{false};
+  Buffer<T> kernel_transposed, recurrent_kernel_transposed;
+
+  Impl(const std::string& name, int64_t features, int64_t units, const std::string& activation,
+       const std::string& recurrent_activation)
+      : cell(find_cell<T>(name)),
+        description(describe(cell.info)),
+        features(features),
+        units(units),
+        activation(find_activation(activation)),
+        recurrent_activation(find_activation(recurrent_activation)),
+        plain(this->activation == Activation::tanh && this->recurrent_activation == Activation::sigmoid) {
+    check_size("features", features, 1);
+    check_size("units", units, 1);
+  }
+
+  int gates() const { return cell.info.gates; }
+  int64_t saved_vectors() const { return std::max(1, plain ? cell.info.saved : cell.info.saved_generic); }
+  double flops(int64_t rows) const { return 2.0 * gates() * units * (features + units) * rows; }
+  int64_t panels() const { return (units + kernels<T>().lanes - 1) / kernels<T>().lanes; }
+
+  ForwardArgs<T> weights() const {
+    ForwardArgs<T> a{};
+    a.features = features, a.units = units;
+    a.activation = activation, a.recurrent_activation = recurrent_activation;
+    a.kernel = kernel.data(), a.recurrent_kernel = recurrent_kernel.data();
+    a.bias = bias.data(), a.recurrent_bias = recurrent_bias.data();
+    a.state_stride = state_stride<T>(units);
+    return a;
+  }
+
+  // A step's memory: the states, twice (a step reads one set and writes the other), which set holds them, scratch.
+  struct StepMemory {
+    int64_t row, states, scratch, total;
+  };
+  StepMemory step_layout(int64_t batch) const {
+    const int64_t row = state_stride<T>(units), lanes = 64 / static_cast<int64_t>(sizeof(T));
+    const int64_t states = lanes;  // before them, the number of the set in use
+    const int64_t scratch = states + 2 * cell.info.states * batch * row;
+    return {row, states, scratch, scratch + row + saved_vectors() * row};
+  }
+};
+
+template <class T>
+Recurrent<T>::Recurrent(const std::string& cell, int64_t features, int64_t units, const T* kernel,
+                        const T* recurrent_kernel, const T* bias, const std::string& activation,
+                        const std::string& recurrent_activation)
+    : impl(std::make_unique<Impl>(cell, features, units, activation, recurrent_activation)) {
+  Impl& m = *impl;
+  m.kernel.resize(m.cell.packed_kernel_size(features, units));
+  m.recurrent_kernel.resize(m.cell.packed_kernel_size(units, units));
+  m.bias.resize(m.gates() * padded<T>(units));
+  m.cell.pack_bias(bias, units, m.bias.data());
+  if (m.cell.info.bias_rows == 2 && bias) {
+    m.recurrent_bias.resize(m.gates() * padded<T>(units));
+    m.cell.pack_bias(bias + m.gates() * units, units, m.recurrent_bias.data());
+  }
+  parallel(threads_for(m.flops(2)), [&](int part, int parts, Barrier*) {
+    m.cell.pack_kernel(kernel, features, units, false, m.kernel.data(), part, parts);
+    m.cell.pack_kernel(recurrent_kernel, units, units, true, m.recurrent_kernel.data(), part, parts);
+  });
+}
+
+template <class T>
+Recurrent<T>::~Recurrent() = default;
+template <class T>
+const CellDescription& Recurrent<T>::cell() const { return impl->description; }
+template <class T>
+int64_t Recurrent<T>::features() const { return impl->features; }
+template <class T>
+int64_t Recurrent<T>::units() const { return impl->units; }
+
+template <class T>
+void Recurrent<T>::prepare_training(const T* kernel, const T* recurrent_kernel) {
+  Impl& m = *impl;
+  if (m.prepared.load(std::memory_order_acquire)) return;
+  std::lock_guard<std::mutex> lock(m.preparing);
+  if (m.prepared.load(std::memory_order_relaxed)) return;
+  m.kernel_transposed.resize(m.cell.packed_transposed_size(m.features, m.units));
+  m.recurrent_kernel_transposed.resize(m.cell.packed_transposed_size(m.units, m.units));
+  parallel(threads_for(m.flops(2)), [&](int part, int parts, Barrier*) {
+    m.cell.pack_transposed(kernel, m.features, m.units, false, m.kernel_transposed.data(), part, parts);
+    m.cell.pack_transposed(recurrent_kernel, m.units, m.units, true, m.recurrent_kernel_transposed.data(), part, parts);
+  });
+  m.prepared.store(true, std::memory_order_release);
+}
+
+template <class T>
+void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& out, Context<T>* context,
+                           Poll poll) const {
+  const Impl& m = *impl;
+  check_size("batch", in.batch, 0);
+  check_size("time", in.time, 1);
+  if (in.batch == 0) return;
+  if (context && !m.prepared.load(std::memory_order_acquire))
+    throw Error("Recurrent.forward: expected prepare_training before a call with a context, got none");
+  const int states = m.cell.info.states, gates = m.gates();
+  const double flops = m.flops(in.batch * in.time);
+  const Plan plan = tidegate::plan(flops, 2.0 * gates * m.units * m.units * in.batch, in.batch, m.panels(),
+                                   m.cell.info.two_phases ? 2 : 1);
+
+  ForwardArgs<T> a = m.weights();
+  a.batch = in.batch, a.time = in.time;
+  a.split = plan.split;
+  const int64_t last = in.go_backwards ? in.time - 1 : 0, direction = in.go_backwards ? -1 : 1;
+  a.x = in.x + last * m.features;
+  a.x_batch_stride = in.time * m.features, a.x_time_stride = direction * m.features;
+  if (in.mask) a.mask = in.mask + last;
+  a.mask_batch_stride = in.time, a.mask_time_stride = direction;
+  a.zero_output_for_mask = in.zero_output_for_mask;
+  a.recurrent_dropout = in.recurrent_dropout;
+  a.outputs = out.outputs;
+  a.output_batch_stride = in.time * m.units, a.output_time_stride = m.units;
+  a.last_output = out.last_output;
+  for (int s = 0; s < states; ++s) a.initial_state[s] = in.initial_state[s], a.final_state[s] = out.final_state[s];
+
+  // Memory. The projection of a chunk should stay in L2, but a product wants some tiles of rows per pass over W.
+  typename Context<T>::Data local;
+  std::unique_ptr<typename Context<T>::Data> kept = context ? std::make_unique<typename Context<T>::Data>() : nullptr;
+  typename Context<T>::Data& memory = kept ? *kept : local;
+  a.training = context != nullptr;
+  a.slices = a.training ? in.time + 1 : 2;
+  const int64_t slice = in.batch * a.state_stride, columns = padded<T>(m.units);
+  for (int s = 0; s < states; ++s) {
+    memory.state[s].resize(a.slices * slice);
+    a.state[s] = memory.state[s].data();
+  }
+  if (m.cell.info.two_phases) {
+    memory.reset_state.resize((a.training ? in.time : 1) * slice);
+    a.reset_state = memory.reset_state.data();
+  }
+  if (a.training || m.cell.info.two_phases) {
+    memory.saved.resize((a.training ? in.time : 1) * columns * in.batch * m.saved_vectors());
+    a.saved = memory.saved.data();
+  }
+  Buffer<T> dropped(in.recurrent_dropout ? gates * slice : 0);
+  a.dropped_state = dropped.data();
+  const int64_t thread_rows = plan.split == Split::rows ? (in.batch + plan.threads - 1) / plan.threads : in.batch;
+  const int64_t lanes = kernels<T>().lanes;
+  const int64_t thread_columns =
+      plan.split == Split::units ? (m.panels() + plan.threads - 1) / plan.threads * lanes : columns;
+  const int64_t row_bytes = gates * thread_columns * static_cast<int64_t>(sizeof(T));
+  const int64_t rows = std::max<int64_t>(48, (256 << 10) / row_bytes);
+  a.chunk = clamp((rows + thread_rows - 1) / thread_rows, 1, in.time);
+  a.projection_size = (a.chunk * thread_rows * gates * thread_columns + 63) / 64 * 64;
+  Buffer<T> projection(plan.threads * a.projection_size);
+  a.projection = projection.data();
+  Buffer<int32_t> row_ids(plan.threads * in.batch);
+  a.row_ids = row_ids.data();
+
+  int32_t stop = 0;
+  PollState poll_state{poll};
+  a.stop = &stop;
+  if (poll.ask) a.poll = PollState::ask, a.poll_data = &poll_state;
+  parallel(plan.threads, [&](int thread, int threads, Barrier* barrier) {
+    // Alone (the team was busy): the split for one thread does everything.
+    m.cell.forward(a, thread, threads, barrier);
+  });
+  if (stop) throw Interrupted();
+  if (kept) {
+    kept->args = a;
+    context->data = std::move(kept);
+  }
+}
+
+template <class T>
+void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T>& d_out,
+                            const LayerGradients<T>& gradients, Poll poll) const {
+  const Impl& m = *impl;
+  const int gates = m.gates(), states = m.cell.info.states;
+  if (!context.data) {  // a batch of no rows
+    std::fill_n(gradients.kernel, m.features * gates * m.units, T(0));
+    std::fill_n(gradients.recurrent_kernel, m.units * gates * m.units, T(0));
+    if (gradients.bias) std::fill_n(gradients.bias, m.cell.info.bias_rows * gates * m.units, T(0));
+    return;
+  }
+  ForwardArgs<T> a = context.data->args;
+  const Plan plan = tidegate::plan(2 * m.flops(a.batch * a.time), 2.0 * gates * m.units * m.units * a.batch, a.batch,
+                                   m.panels(), m.cell.info.two_phases ? 2 : 1);
+  a.split = plan.split;
+
+  BackwardArgs<T> g{};
+  g.forward = &a;
+  g.kernel_transposed = m.kernel_transposed.data();
+  g.recurrent_kernel_transposed = m.recurrent_kernel_transposed.data();
+  g.d_outputs = d_out.outputs;
+  g.d_output_batch_stride = a.time * m.units, g.d_output_time_stride = m.units;
+  g.d_last_output = d_out.last_output;
+  if (gradients.x) {
+    g.d_x = gradients.x + (a.x_time_stride < 0 ? (a.time - 1) * m.features : 0);
+    g.d_x_batch_stride = a.x_batch_stride, g.d_x_time_stride = a.x_time_stride;
+  }
+  g.d_kernel = gradients.kernel;
+  g.d_recurrent_kernel = gradients.recurrent_kernel;
+  g.d_bias = gradients.bias;
+  const int64_t slice = a.batch * a.state_stride, columns = padded<T>(m.units);
+  Buffer<T> d_state[kMaxStates];
+  for (int s = 0; s < states; ++s) {
+    g.d_final_state[s] = d_out.final_state[s];
+    g.d_initial_state[s] = gradients.initial_state[s];
+    d_state[s].resize(slice);
+    g.d_state[s] = d_state[s].data();
+  }
+  // The chunk depends on the shapes alone: it sets the order in which the weights' gradients add up.
+  g.chunk = clamp(384 / a.batch, 1, a.time);
+  Buffer<T> d_z[2];
+  for (int i = 0; i < 2; ++i) {
+    d_z[i].resize(g.chunk * a.batch * m.cell.info.gradient_slots * columns);
+    g.d_z[i] = d_z[i].data();
+  }
+  const bool dropout = a.recurrent_dropout != nullptr;
+  Buffer<T> sums(m.cell.weight_sums_size(m.features, m.units, dropout));
+  g.weight_sums = sums.data();
+  // As if alone where the team may be busy: then one thread holds the rows of all.
+  g.packed_rows_size = m.cell.packed_rows_size(m.features, m.units, dropout, g.chunk * a.batch, 1);
+  if (plan.threads > 1) {
+    const int64_t share = m.cell.packed_rows_size(m.features, m.units, dropout, g.chunk * a.batch, plan.threads);
+    g.packed_rows_size = std::max((g.packed_rows_size + plan.threads - 1) / plan.threads, share);
+  }
+  Buffer<T> packed_rows(plan.threads * g.packed_rows_size);
+  g.packed_rows = packed_rows.data();
+  Buffer<int32_t> row_ids(plan.threads * a.batch), first_valid(a.mask ? a.batch : 0);
+  g.row_ids = row_ids.data();
+  g.first_valid = first_valid.data();
+
+  int32_t stop = 0;
+  PollState poll_state{poll};
+  a.stop = &stop;
+  a.poll = poll.ask ? PollState::ask : nullptr;
+  a.poll_data = &poll_state;
+  parallel(plan.threads, [&](int thread, int threads, Barrier* barrier) { m.cell.backward(g, thread, threads, barrier); });
+  if (stop) throw Interrupted();
+}
+
+template <class T>
+int64_t Recurrent<T>::step_memory(int64_t batch) const { return impl->step_layout(batch).total; }
+
+template <class T>
+void Recurrent<T>::reset_step(T* memory, int64_t batch) const noexcept {
+  std::memset(memory, 0, static_cast<size_t>(impl->step_layout(batch).total) * sizeof(T));
+}
+
+template <class T>
+void Recurrent<T>::step(const T* x, T* memory, int64_t batch, T* output) const noexcept {
+  const Impl& m = *impl;
+  const auto layout = m.step_layout(batch);
+  const int states = m.cell.info.states;
+  const int now = memory[0] != 0;
+  ForwardArgs<T> a = m.weights();
+  a.reset_state = memory + layout.scratch;
+  a.saved = memory + layout.scratch + layout.row;
+  FlushDenormals flush;
+  for (int64_t b = 0; b < batch; ++b) {
+    const T* state[kMaxStates];
+    T* new_state[kMaxStates];
+    for (int s = 0; s < states; ++s) {
+      T* both = memory + layout.states + (s * batch + b) * 2 * layout.row;
+      state[s] = both + now * layout.row;
+      new_state[s] = both + (1 - now) * layout.row;
+    }
+    m.cell.step(a, x + b * m.features, state, new_state, output + b * m.units);
+  }
+  memory[0] = static_cast<T>(1 - now);
+}
+
+template <class T>
+void Recurrent<T>::get_step_state(const T* memory, int64_t batch, int state, T* value) const noexcept {
+  const auto layout = impl->step_layout(batch);
+  for (int64_t b = 0; b < batch; ++b)
+    std::copy_n(memory + layout.states + ((state * batch + b) * 2 + (memory[0] != 0)) * layout.row, impl->units,
+                value + b * impl->units);
+}
+
+template <class T>
+void Recurrent<T>::set_step_state(T* memory, int64_t batch, int state, const T* value) const noexcept {
+  const auto layout = impl->step_layout(batch);
+  for (int64_t b = 0; b < batch; ++b)
+    std::copy_n(value + b * impl->units, impl->units,
+                memory + layout.states + ((state * batch + b) * 2 + (memory[0] != 0)) * layout.row);
+}
+
+// -------------------------------------------------------------------------------------------------- dense
+namespace {
+
+template <class T>
+Buffer<T> packed_matrix(const T* matrix, int64_t rows, int64_t columns, bool transposed) {
+  const auto& dense = kernels<T>().dense;
+  Buffer<T> packed(dense.packed_size(rows, columns));
+  dense.pack(matrix, rows, columns, transposed, packed.data());
+  return packed;
+}
+
+template <class T>
+void multiply(const DenseArgs<T>& args, int64_t n) {
+  const int threads = static_cast<int>(
+      std::max<int64_t>(1, std::min<int64_t>(threads_for(2.0 * n * args.K * args.columns), n)));
+  parallel(threads, [&](int part, int parts, Barrier*) {
+    kernels<T>().dense.multiply(args, n * part / parts, n * (part + 1) / parts);
+  });
+}
+
+}  // namespace
+
+template <class T>
+struct Dense<T>::Impl {
+  int64_t features, units;
+  Buffer<T> packed, bias;
+};
+template <class T>
+Dense<T>::Dense(int64_t features, int64_t units, const T* kernel, const T* bias) : impl(std::make_unique<Impl>()) {
+  check_size("features", features, 1);
+  check_size("units", units, 1);
+  impl->features = features, impl->units = units;
+  impl->packed = packed_matrix(kernel, features, units, false);
+  if (bias) {
+    impl->bias.resize(units);
+    std::copy_n(bias, units, impl->bias.data());
+  }
+}
+template <class T>
+Dense<T>::~Dense() = default;
+template <class T>
+int64_t Dense<T>::features() const { return impl->features; }
+template <class T>
+int64_t Dense<T>::units() const { return impl->units; }
+template <class T>
+void Dense<T>::forward(const T* x, int64_t n, T* y) const {
+  check_size("rows", n, 0);
+  if (n) multiply<T>({x, impl->features, 1, impl->features, impl->units, impl->packed.data(), impl->bias.data(), y}, n);
+}
+
+template <class T>
+void dense_backward(const T* x, const T* kernel, const T* d_y, int64_t n, int64_t features, int64_t units, T* d_x,
+                    T* d_kernel, T* d_bias) {
+  if (n == 0) {
+    if (d_kernel) std::fill_n(d_kernel, features * units, T(0));
+    if (d_bias) std::fill_n(d_bias, units, T(0));
+    return;
+  }
+  if (d_x) {
+    const Buffer<T> transposed = packed_matrix(kernel, units, features, true);
+    multiply<T>({d_y, units, 1, units, features, transposed.data(), nullptr, d_x}, n);
+  }
+  if (d_kernel || d_bias) {
+    const Buffer<T> packed = packed_matrix(d_y, n, units, false);
+    if (d_kernel) multiply<T>({x, 1, features, n, units, packed.data(), nullptr, d_kernel}, features);
+    if (d_bias) {  // ones^T d_y
+      const T one = 1;
+      multiply<T>({&one, 0, 0, n, units, packed.data(), nullptr, d_bias}, 1);
+    }
+  }
+}
+
+template <class T>
+void activation(const std::string& name, const T* x, int64_t n, T* y) {
+  kernels<T>().activate(find_activation(name), x, n, y);
+}
+template <class T>
+void activation_backward(const std::string& name, const T* x, const T* d_y, int64_t n, T* d_x) {
+  kernels<T>().activate_backward(find_activation(name), x, d_y, n, d_x);
+}
+
+#define TIDEGATE_INSTANTIATE(T)                                                                                       \
+  template class Context<T>;                                                                                          \
+  template class Recurrent<T>;                                                                                        \
+  template class Dense<T>;                                                                                            \
+  template void dense_backward<T>(const T*, const T*, const T*, int64_t, int64_t, int64_t, T*, T*, T*);               \
+  template void activation<T>(const std::string&, const T*, int64_t, T*);                                             \
+  template void activation_backward<T>(const std::string&, const T*, const T*, int64_t, T*);
+TIDEGATE_INSTANTIATE(float)
+TIDEGATE_INSTANTIATE(double)
+#undef TIDEGATE_INSTANTIATE
+
+}  // namespace tidegate

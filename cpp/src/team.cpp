@@ -1,0 +1,231 @@
+#include "team.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tidegate/runtime.hpp"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace tidegate {
+namespace {
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Between two calls of a training loop lie tens of microseconds, waking a sleeper costs as many: a worker looks out for
+// work this long before it sleeps.
+constexpr auto kIdleSpin = std::chrono::microseconds(200);
+constexpr int kBarrierSpins = 4000;  // some tens of microseconds, then the core is offered to others
+
+// One worker and its mailbox. `go` counts the jobs sent; the fields before it are written by the caller only while the
+// worker waits.
+struct Worker {
+  Task task = nullptr;
+  void* data = nullptr;
+  int thread = 0, threads = 0;
+  Barrier* barrier = nullptr;
+  std::atomic<int>* pending = nullptr;
+  alignas(64) std::atomic<unsigned> go{0};
+  std::atomic<bool> asleep{false};
+  std::mutex mutex;
+  std::condition_variable wake;
+
+  void send() {
+    go.fetch_add(1);  // sequentially consistent, like the load of `asleep`: one of the two sides sees the other
+    if (asleep.load()) {
+      std::lock_guard<std::mutex> lock(mutex);
+      wake.notify_one();
+    }
+  }
+
+  void wait(unsigned seen) {
+    const auto until = std::chrono::steady_clock::now() + kIdleSpin;
+    do {
+      for (int i = 0; i < 64; ++i) {
+        if (go.load(std::memory_order_acquire) != seen) return;
+        pause();
+      }
+      std::this_thread::yield();
+    } while (std::chrono::steady_clock::now() < until);
+    std::unique_lock<std::mutex> lock(mutex);
+    asleep.store(true);
+    wake.wait(lock, [&] { return go.load() != seen; });
+    asleep.store(false);
+  }
+
+  void loop() {
+    FlushDenormals flush;
+    for (unsigned seen = 0;; ++seen) {
+      wait(seen);
+      task(data, thread, threads, barrier);
+      pending->fetch_sub(1, std::memory_order_acq_rel);
+    }
+  }
+};
+
+struct Team {
+  std::mutex busy;
+  std::vector<std::unique_ptr<Worker>> workers;
+
+  void grow(int count) {
+    while (static_cast<int>(workers.size()) < count) {
+      auto worker = std::make_unique<Worker>();
+      std::thread([w = worker.get()] { w->loop(); }).detach();
+      workers.push_back(std::move(worker));
+    }
+  }
+};
+
+// Never destroyed: its workers may outlive main. A forked child has none of the threads, so it leaves the parent's team
+// alone and makes its own.
+std::atomic<Team*> the_team{nullptr};
+
+Team& team() {
+  Team* current = the_team.load();
+  if (!current) {
+    static std::once_flag once;
+    std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { the_team.store(nullptr); }); });
+    auto made = std::make_unique<Team>();
+    if (the_team.compare_exchange_strong(current, made.get())) current = made.release();
+  }
+  return *current;
+}
+
+int cores_allowed() {
+  int cores = static_cast<int>(std::thread::hardware_concurrency());
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) cores = CPU_COUNT(&set);
+  double quota = 0, period = 0;
+  std::ifstream v2("/sys/fs/cgroup/cpu.max");
+  if (!(v2 >> quota >> period)) {
+    std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    if (!(q >> quota && p >> period)) quota = 0;
+  }
+  if (quota > 0 && period > 0) {
+    const int share = static_cast<int>(quota / period + 0.5);
+    if (share < cores) cores = share;
+  }
+#endif
+  return cores < 1 ? 1 : cores;
+}
+
+int initial_threads() {
+  const char* text = std::getenv("TIDEGATE_NUM_THREADS");
+  if (!text || !*text) return cores_allowed();
+  char* end = nullptr;
+  const long n = std::strtol(text, &end, 10);
+  if (*end || n < 1 || n > 4096)
+    throw Error("TIDEGATE_NUM_THREADS: expected a number from 1 to 4096, got '" + std::string(text) + "'");
+  return static_cast<int>(n);
+}
+
+std::atomic<int>& thread_setting() {
+  static std::atomic<int> setting{initial_threads()};
+  return setting;
+}
+
+// A call is handed to another thread in some hundred nanoseconds to a few microseconds.
+std::atomic<double> parallel_threshold{400e3};
+
+}  // namespace
+
+void barrier_wait(Barrier* barrier) {
+  const unsigned generation = barrier->generation.load(std::memory_order_relaxed);
+  if (barrier->arrived.fetch_add(1, std::memory_order_acq_rel) == barrier->threads - 1) {
+    barrier->arrived.store(0, std::memory_order_relaxed);
+    barrier->generation.store(generation + 1, std::memory_order_release);
+    return;
+  }
+  for (int spins = 0; barrier->generation.load(std::memory_order_acquire) == generation;)
+    if (++spins < kBarrierSpins) pause();
+    else std::this_thread::yield();
+}
+
+void team_run(int threads, Task task, void* data) {
+  FlushDenormals flush;
+  if (threads > 1) {
+    Team& crew = team();
+    std::unique_lock<std::mutex> lock(crew.busy, std::try_to_lock);
+    if (lock.owns_lock()) {
+      crew.grow(threads - 1);
+      Barrier barrier(threads);
+      std::atomic<int> pending{threads - 1};
+      for (int i = 1; i < threads; ++i) {
+        Worker& worker = *crew.workers[i - 1];
+        worker.task = task, worker.data = data, worker.thread = i, worker.threads = threads;
+        worker.barrier = &barrier, worker.pending = &pending;
+        worker.send();
+      }
+      task(data, 0, threads, &barrier);
+      for (int spins = 0; pending.load(std::memory_order_acquire) > 0;)
+        if (++spins < kBarrierSpins) pause();
+        else std::this_thread::yield();
+      return;
+    }
+  }
+  Barrier alone(1);
+  task(data, 0, 1, &alone);
+}
+
+int threads_for(double flops) {
+  const int limit = thread_setting().load(std::memory_order_relaxed);
+  const double threshold = parallel_threshold.load(std::memory_order_relaxed);
+  if (limit <= 1 || flops < threshold) return 1;
+  // Every thread gets at least half the threshold's work.
+  const double most = threshold > 0 ? flops / (threshold / 2) : limit;
+  return most < limit ? static_cast<int>(most) : limit;
+}
+
+void set_parallel_threshold(double flops) { parallel_threshold.store(flops); }
+
+int get_num_threads() { return thread_setting().load(); }
+
+void set_num_threads(int n) {
+  if (n < 1 || n > 4096)
+    throw Error("set_num_threads: expected a number from 1 to 4096, got " + std::to_string(n));
+  thread_setting().store(n);
+}
+
+#if defined(__x86_64__)
+// Bits of MXCSR: flush results to zero, take denormal inputs as zero.
+constexpr unsigned kFlush = 0x8040;
+FlushDenormals::FlushDenormals() noexcept : mode_(_mm_getcsr()) {
+  if ((mode_ & kFlush) != kFlush) _mm_setcsr(static_cast<unsigned>(mode_) | kFlush);
+}
+FlushDenormals::~FlushDenormals() {
+  if ((mode_ & kFlush) != kFlush) _mm_setcsr((_mm_getcsr() & ~kFlush) | (static_cast<unsigned>(mode_) & kFlush));
+}
+#elif defined(__aarch64__)
+constexpr unsigned long long kFlush = 1ull << 24;  // FPCR.FZ
+FlushDenormals::FlushDenormals() noexcept {
+  asm volatile("mrs %0, fpcr" : "=r"(mode_));
+  if (!(mode_ & kFlush)) asm volatile("msr fpcr, %0" ::"r"(mode_ | kFlush));
+}
+FlushDenormals::~FlushDenormals() {
+  if (!(mode_ & kFlush)) asm volatile("msr fpcr, %0" ::"r"(mode_));
+}
+#else
+FlushDenormals::FlushDenormals() noexcept : mode_(0) {}
+FlushDenormals::~FlushDenormals() = default;
+#endif
+
+}  // namespace tidegate

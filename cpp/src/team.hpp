@@ -1,0 +1,52 @@
+// The library's own threads: persistent, asleep when idle.
+#pragma once
+
+#include <atomic>
+
+#include "kernel_api.hpp"
+
+namespace tidegate {
+
+// Where the threads of one call meet. Spins for a bounded time, then yields: it also makes progress when there are more
+// threads than cores.
+struct Barrier {
+  explicit Barrier(int threads) : threads(threads) {}
+  const int threads;
+  alignas(64) std::atomic<int> arrived{0};
+  alignas(64) std::atomic<unsigned> generation{0};
+};
+
+using Task = void (*)(void* data, int thread, int threads, Barrier* barrier);
+
+// Runs task(data, thread, threads, barrier) on the calling thread as number 0 and on threads - 1 others, and returns when
+// all have ended. When another call has the team already (many Python threads at once share the machine, they do not
+// multiply teams) the caller runs it alone, with threads = 1. Denormals are flushed to zero inside; the caller's mode
+// comes back. Safe after fork: the child makes a team of its own.
+void team_run(int threads, Task task, void* data);
+
+// F is called as f(thread, threads, barrier).
+template <class F>
+void parallel(int threads, F&& f) {
+  team_run(
+      threads, [](void* data, int thread, int total, Barrier* barrier) { (*static_cast<F*>(data))(thread, total, barrier); },
+      &f);
+}
+
+// Flushes denormals to zero on this thread while it lives, and restores the mode found.
+class FlushDenormals {
+ public:
+  FlushDenormals() noexcept;
+  ~FlushDenormals();
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  unsigned long long mode_;
+};
+
+// How many threads a call of so many operations may use, given the process's setting: small work stays on one.
+int threads_for(double flops);
+// Operations below which a call stays on one thread (tests set it to 0 to run many threads on small shapes).
+void set_parallel_threshold(double flops);
+
+}  // namespace tidegate
