@@ -539,6 +539,10 @@ class R2Score(Metric):
     """
 
     _direction = "up"
+    # Sums over the samples, one per output.
+    _sum: Array
+    _squares: Array
+    _residual: Array
 
     def __init__(
         self,
