@@ -64,6 +64,7 @@ def pieces(cell, dtype):
 
 
 def child(file):
+    _core._set_parallel_threshold(0)  # many threads on small shapes too
     saved = {"isa": _core.config()["isa"], "operations": _core.probe_multiply_add(1)}
     for cell in twin.CELLS:
         for dtype in DTYPES:
