@@ -905,3 +905,42 @@ class BuiltinRNN(RNN):
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Any:
         """A new layer from what `get_config` gave."""
         return cls(**config)
+
+    # -- PyTorch
+
+    @classmethod
+    def from_torch(
+        cls,
+        state_dict: Any,
+        prefix: str = "",
+        layer: int = 0,
+        reverse: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """A built layer with the weights of PyTorch's `nn.LSTM`, `nn.GRU` or `nn.RNN`.
+
+        Args:
+            state_dict: Names to arrays or tensors, or a module.
+            prefix: What precedes `weight_ih_l0` in the names.
+            layer: Which layer of a stack.
+            reverse: Take the backward direction, and process the last step first.
+            **kwargs: Arguments of the constructor except units and use_bias, for example
+                `return_sequences=True`, which PyTorch's modules always do.
+
+        Raises:
+            ValueError: Parameters are missing, of another cell, or have a projection; or the
+                cell is one PyTorch does not have.
+        """
+        from ..saving.torch import layer_from_torch
+
+        return layer_from_torch(cls, state_dict, prefix, layer, reverse, kwargs)
+
+    def to_torch(self, prefix: str = "", layer: int = 0, reverse: bool = False) -> dict[str, Array]:
+        """The weights by PyTorch's names, in its layout; arguments as in `from_torch`.
+
+        Raises:
+            ValueError: The layer is not built, or not one that PyTorch has.
+        """
+        from ..saving.torch import layer_to_torch
+
+        return layer_to_torch(self, prefix, layer, reverse)
