@@ -582,7 +582,7 @@ class Layer:
         inputs = map_arrays(self._convert, args[0])
         self._check_rank(inputs)
         if not self.built:
-            self.build(map_arrays(np.shape, inputs))
+            self._build_for(inputs)
 
         context = _context
         if context.depth == 0:
@@ -609,6 +609,10 @@ class Layer:
         if self.activity_regularizer is not None:
             self._record_activity(outputs, bool(training))
         return outputs
+
+    def _build_for(self, inputs: Any) -> None:
+        """Builds the layer for these inputs."""
+        self.build(map_arrays(np.shape, inputs))
 
     def _convert(self, value: Any) -> Any:
         """An input as an array: floats in this layer's dtype, integers and booleans as they are."""

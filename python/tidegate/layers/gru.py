@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .recurrent import BuiltinCell, BuiltinRNN
+from .recurrent import BuiltinCell, BuiltinRNN, TorchWeights
 
 __all__ = ["GRU", "GRUCell"]
 
@@ -66,7 +66,7 @@ class GRUCell(BuiltinCell):
         super().__init__(locals())
 
 
-class GRU(BuiltinRNN):
+class GRU(TorchWeights, BuiltinRNN):
     """The gated recurrent unit of Cho et al., as Keras has it.
 
     z, r = gate(x W + h' U + b), in the order z, r, h; n = act(x Wn + bn + r*(h' Un + b'n)), or
@@ -103,6 +103,7 @@ class GRU(BuiltinRNN):
     """
 
     cell_class = GRUCell
+    _torch_cell = "gru"
 
     def __init__(
         self,

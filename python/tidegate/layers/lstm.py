@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .base import Array
-from .recurrent import BuiltinCell, BuiltinRNN
+from .recurrent import BuiltinCell, BuiltinRNN, TorchWeights
 
 __all__ = ["LSTM", "LSTMCell"]
 
@@ -79,7 +79,7 @@ class LSTMCell(BuiltinCell):
         super().__init__(locals())
 
 
-class LSTM(BuiltinRNN):
+class LSTM(TorchWeights, BuiltinRNN):
     """The long short-term memory of Hochreiter and Schmidhuber, with forget gates.
 
     i, f, o = gate(x W + h' U + b), each with its own part of the weights, in the order i, f, c, o;
@@ -113,6 +113,7 @@ class LSTM(BuiltinRNN):
     """
 
     cell_class = LSTMCell
+    _torch_cell = "lstm"
 
     @classmethod
     def _config_keys(cls) -> list[str]:

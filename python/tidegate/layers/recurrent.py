@@ -19,7 +19,7 @@ from ..utils import make_generator, to_snake_case
 from ..variables import Variable
 from .base import Array, Layer, Shape, call_signature, deserialize, flatten, serialize
 
-__all__ = ["RNN", "BuiltinCell", "BuiltinRNN", "StackedRNNCells"]
+__all__ = ["RNN", "BuiltinCell", "BuiltinRNN", "StackedRNNCells", "TorchWeights"]
 
 
 # ---- Running a cell over a sequence -----------------------------------------
@@ -844,6 +844,50 @@ class RNN(Layer):
         """A new layer from what `get_config` gave."""
         rest = dict(config)
         return cls(deserialize(rest.pop("cell"), custom_objects), **rest)
+
+
+class TorchWeights:
+    """Weights from and to PyTorch, for the layers that PyTorch has, too."""
+
+    _torch_cell: str
+
+    @classmethod
+    def from_torch(
+        cls,
+        state_dict: Any,
+        prefix: str = "",
+        layer: int = 0,
+        reverse: bool = False,
+        **arguments: Any,
+    ) -> Any:
+        """A built layer with the weights of an `nn.LSTM`, `nn.GRU` or `nn.RNN`, or its cell.
+
+        PyTorch need not be installed: names with arrays will do.
+
+        Args:
+            state_dict: Names to arrays or tensors, or a module.
+            prefix: What precedes `weight_ih_l0` in the names.
+            layer: Number of the layer in a stack.
+            reverse: Whether to take the backward direction of a bidirectional module.
+            **arguments: Further ones of the constructor.
+
+        Raises:
+            ValueError: Parameters are missing or are those of another cell, or of a projection.
+            TypeError: `state_dict` is neither a mapping nor a module.
+        """
+        from ..saving.torch import layer_from_torch
+
+        return layer_from_torch(cls, cls._torch_cell, state_dict, prefix, layer, reverse, arguments)
+
+    def to_torch(self, prefix: str = "", layer: int = 0, reverse: bool = False) -> dict[str, Array]:
+        """The weights by PyTorch's names and in its layout.
+
+        Raises:
+            ValueError: The layer is not built, or PyTorch has no module equal to it.
+        """
+        from ..saving.torch import layer_to_torch
+
+        return layer_to_torch(self, self._torch_cell, prefix, layer, reverse)
 
 
 class BuiltinRNN(RNN):

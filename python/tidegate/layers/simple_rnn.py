@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from .recurrent import BuiltinCell, BuiltinRNN
+from .recurrent import BuiltinCell, BuiltinRNN, TorchWeights
 
 __all__ = ["SimpleRNN", "SimpleRNNCell"]
 
@@ -63,7 +63,7 @@ class SimpleRNNCell(BuiltinCell):
         super().__init__(locals())
 
 
-class SimpleRNN(BuiltinRNN):
+class SimpleRNN(TorchWeights, BuiltinRNN):
     """The simple recurrent layer: h = act(x W + h' U + b).
 
     Args:
@@ -91,6 +91,7 @@ class SimpleRNN(BuiltinRNN):
     """
 
     cell_class = SimpleRNNCell
+    _torch_cell = "simple_rnn"
 
     @classmethod
     def _config_keys(cls) -> list[str]:
