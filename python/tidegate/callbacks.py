@@ -1,9 +1,9 @@
 """What happens besides training: Keras's callbacks, called in Keras's order with its logs.
 
-A callback is a subclass of `Callback` that overrides some of its methods; within them `self.model`
-is the model and `self.params` holds `epochs`, `steps` and `verbose`. Logs are dicts of floats; those
-at the end of a batch hold the means since the epoch began. A callback may add to the logs at the
-end of an epoch, and `History` then records that too.
+A callback is a subclass of `Callback` that overrides some of its methods. Within them `self.model`
+is the model and `self.params` holds `epochs`, `steps` and `verbose`. Logs are dicts of floats:
+those at the end of a batch hold the means since the epoch began. A callback may add to the logs at
+the end of an epoch, and `History` then records that too.
 """
 
 from __future__ import annotations
