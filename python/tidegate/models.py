@@ -347,18 +347,19 @@ class Sequential(Layer):
 
     def backward(self, d_outputs: Any) -> Any:
         """The gradient of the inputs of the latest call with `training=True`."""
-        return self._run_backward(d_outputs, 0 if self._needs_input_gradient else None)
+        if self._needs_input_gradient:
+            return self._run_backward(d_outputs, -1)
+        return self._run_backward(d_outputs, self._first_trainable())
 
-    def _run_backward(self, d: Any, last: int | None) -> Any:
-        """Backward through the layers down to number `last`; None: the first with weights.
+    def _run_backward(self, d: Any, first_trainable: int) -> Any:
+        """Backward through the layers; those below `first_trainable` are left out.
 
-        The inputs of the first one with weights need no gradient, and those below it nothing.
+        The inputs of that one need no gradient, and what is below has nothing to learn.
         """
         layers = self.layers
-        stop = self._first_trainable() if last is None else last
-        for index in range(len(layers) - 1, stop - 1, -1):
+        for index in range(len(layers) - 1, max(first_trainable, 0) - 1, -1):
             layer = layers[index]
-            if last is None and index == stop:
+            if index == first_trainable:
                 layer._needs_input_gradient = False
                 try:
                     layer.backward(d)
@@ -509,7 +510,7 @@ class Sequential(Layer):
             loss *= self._loss_weight
             gradient = gradient * gradient.dtype.type(self._loss_weight)
         optimizer = self.optimizer
-        self._run_backward(gradient, None)
+        self._run_backward(gradient, step.first_trainable)
         for variable in step.regularized:
             variable.add_gradient(variable.regularizer.gradient(variable.value))  # type: ignore[union-attr]
         gradients = [variable.gradient for variable in step.variables]
