@@ -69,7 +69,7 @@ struct ForwardArgs {
   int64_t slices, state_stride;
   T* state[kMaxStates];
   T* reset_state;     // r * h of two-phase cells: slices of the same shape, or null
-  T* dropped_state;   // (gates, batch, state_stride): h times its dropout factors, or null
+  T* dropped_state;   // (2, gates, batch, state_stride): h times its dropout factors, or null
   T* saved;           // (time, padded units, batch * saved), or one step of it when not training
   bool training;
   T* projection;      // per thread: projection_size

@@ -256,7 +256,7 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
     memory.saved.resize((a.training ? in.time : 1) * columns * in.batch * m.saved_vectors());
     a.saved = memory.saved.data();
   }
-  Buffer<T> dropped(in.recurrent_dropout ? gates * slice : 0);
+  Buffer<T> dropped(in.recurrent_dropout ? 2 * gates * slice : 0);
   a.dropped_state = dropped.data();
   const int64_t thread_rows = plan.split == Split::rows ? (in.batch + plan.threads - 1) / plan.threads : in.batch;
   const int64_t lanes = kernels<T>().lanes;

@@ -97,16 +97,20 @@ class Forward {
           const T* from = a.initial_state[s];
           const V v = from ? V::load_partial(from + b * a.units + u0, lanes) : V::zero();
           v.store(slice(s, 0) + b * a.state_stride + u0);
-          if (s == 0 && a.recurrent_dropout) drop(v, b, u0, lanes);
+          if (s == 0 && a.recurrent_dropout) drop(v, b, 0, u0, lanes);
         }
     });
   }
 
+  // h before step t times the dropout factors of gate g, row b.
+  T* dropped(int g, int64_t b, int64_t t) const {
+    return a.dropped_state + (((t & 1) * G + g) * a.batch + b) * a.state_stride;
+  }
   template <class V>
-  void drop(V h, int64_t b, int64_t u0, int lanes) const {
+  void drop(V h, int64_t b, int64_t t, int64_t u0, int lanes) const {
     for (int g = 0; g < G; ++g) {
       const V factor = V::load_partial(a.recurrent_dropout + (g * a.batch + b) * a.units + u0, lanes);
-      (h * factor).store(a.dropped_state + (g * a.batch + b) * a.state_stride + u0);
+      (h * factor).store(dropped(g, b, t) + u0);
     }
   }
 
@@ -160,6 +164,7 @@ class Forward {
       using V = decltype(tag);
       for (int s = 0; s < S; ++s)
         V::load(slice(s, t) + b * a.state_stride + u0).store(slice(s, t + 1) + b * a.state_stride + u0);
+      if (a.recurrent_dropout) drop(V::load(slice(0, t) + b * a.state_stride + u0), b, t + 1, u0, lanes);
       if (!a.outputs) return;
       T* output = a.outputs + b * a.output_batch_stride + t * a.output_time_stride + u0;
       const bool repeat = t > 0 && !a.zero_output_for_mask;
@@ -212,8 +217,7 @@ class Forward {
           } else {  // every gate has its own h: one vector of columns at a time
             Tile<T> gate = tile;
             for (int g = 0; g < PG; ++g) {
-              for (int r = 0; r < count; ++r)
-                gate.row[r] = a.dropped_state + (g * a.batch + ids[r]) * a.state_stride;
+              for (int r = 0; r < count; ++r) gate.row[r] = dropped(g, ids[r], t);
               gate.panel = tile.panel + g * V::width;
               gate.init = tile.init ? tile.init + g * V::width : nullptr;
               gate.sums = sums + g * V::width;
@@ -250,7 +254,7 @@ class Forward {
 #pragma GCC unroll 2
       for (int s = 0; s < S; ++s) state[s] = V::load(slice(s, t) + at);
       if constexpr (two_phases && Phase == 0) {
-        V reset = a.recurrent_dropout ? V::load(a.dropped_state + (G - 1) * a.batch * a.state_stride + at) : state[0];
+        V reset = a.recurrent_dropout ? V::load(dropped(G - 1, b, t) + u0) : state[0];
         Cell::forward_gates(act, x, h, reset, saved);
         reset.store(reset_slice(t) + at);
 #pragma GCC unroll 4
@@ -273,7 +277,7 @@ class Forward {
         if (lanes == W) state[0].store(output);
         else state[0].store_partial(output, lanes);
       }
-      if (a.recurrent_dropout) drop(state[0], b, u0, lanes);
+      if (a.recurrent_dropout) drop(state[0], b, t + 1, u0, lanes);
     }
   }
 
