@@ -21,8 +21,7 @@ not change before backward. Backward leaves it as it was, so it may be used many
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,8 +52,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 CELLS: dict[str, dict[str, int]] = _core.cells()
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """What the backward pass of one forward pass needs; made by the `*_forward` functions."""
 
     cell: str

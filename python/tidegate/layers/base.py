@@ -139,6 +139,12 @@ def flatten(value: Any) -> list[Any]:
 
 # ---- Layer ------------------------------------------------------------------
 
+_builtin_classes: dict[str, Any] = {}
+
+
+def _is_builtin(cls: type) -> bool:
+    return cls.__module__.split(".")[0] == __name__.split(".")[0]
+
 
 def _recorded_build(function: Callable[..., None]) -> Callable[..., None]:
     """`build` with what every layer's build needs: the name scope, `built` and the shape kept."""
@@ -208,6 +214,8 @@ class Layer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if _is_builtin(cls):
+            _builtin_classes[cls.__name__] = cls
         if "build" in cls.__dict__:
             cls.build = _recorded_build(cls.__dict__["build"])  # type: ignore[method-assign]
         if "backward" in cls.__dict__:
@@ -735,16 +743,16 @@ class Wrapper(Layer):
 
 # ---- Configs ----------------------------------------------------------------
 
-_KERAS_MODULES = {"Sequential": "keras"}
+_KERAS_MODULES = {"Sequential": "keras", "DualStateGRU": "tidegate.layers"}
 
 
 def serialize(layer: Any) -> dict[str, Any]:
     """`layer` as the dict Keras's files hold: class, config, and the shape it was built for."""
     cls = type(layer)
-    builtin = cls.__module__.split(".")[0] == __name__.split(".")[0]
-    module = "keras.layers" if cls.__name__ != "DualStateGRU" else "tidegate.layers"
+    builtin = _is_builtin(cls)
+    module = _KERAS_MODULES.get(cls.__name__, "keras.layers") if builtin else cls.__module__
     config = {
-        "module": _KERAS_MODULES.get(cls.__name__, module) if builtin else cls.__module__,
+        "module": module,
         "class_name": cls.__name__,
         "config": layer.get_config(),
         "registered_name": None if builtin else cls.__name__,
@@ -764,25 +772,20 @@ def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) ->
     Raises:
         ValueError: `config` is malformed, or the class or an argument unknown.
     """
-    from .. import layers, models
-
     if not isinstance(config, Mapping) or "class_name" not in config:
         raise ValueError(f"layer config: expected a dict with 'class_name', got {config!r}")
     name = config["class_name"]
-    cls = (custom_objects or {}).get(name)
+    cls = {**_builtin_classes, **(custom_objects or {})}.get(name)
     if cls is None:
-        cls = models.Sequential if name == "Sequential" else getattr(layers, str(name), None)
-    if not isinstance(cls, type):
-        known = [n for n in layers.__all__ if isinstance(getattr(layers, n), type)]
         raise ValueError(
-            f"layer config: expected a layer known here ({', '.join(known)}) or in "
-            f"custom_objects, got {name!r}"
+            f"layer config: expected a layer known here ({', '.join(sorted(_builtin_classes))}) or "
+            f"in custom_objects, got {name!r}"
         )
     inner = dict(config.get("config") or {})
-    if "custom_objects" in inspect.signature(cls.from_config).parameters:  # type: ignore[attr-defined]
-        layer = cls.from_config(inner, custom_objects=custom_objects)  # type: ignore[attr-defined]
+    if "custom_objects" in inspect.signature(cls.from_config).parameters:
+        layer = cls.from_config(inner, custom_objects=custom_objects)
     else:
-        layer = cls.from_config(inner)  # type: ignore[attr-defined]
+        layer = cls.from_config(inner)
     if config.get("build_config") and hasattr(layer, "build_from_config"):
         layer.build_from_config(config["build_config"])
     return layer
