@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .problems import TASKS, Problem
+from .problems import GATES, TASKS, Problem, shapes
 
 OWN = "tidegate"
 
@@ -71,23 +71,35 @@ def print_tables(console: Console, rows: list[Row], names: list[str]) -> None:
     """A table per task (microseconds, times tidegate's in brackets) and the pooled ratios."""
     rivals = [name for name in names if name != OWN]
     for task, meaning in TASKS.items():
-        chosen = [row for row in rows if row.problem.task == task]
+        chosen = sorted((row for row in rows if row.problem.task == task), key=_order)
         if not chosen:
             continue
+        present = [
+            r for r in rivals if any(r in row.timings or r in row.failures for row in chosen)
+        ]
         table = Table(
             title=f"{task}: {meaning}", caption="median us (times tidegate's)", title_justify="left"
         )
         table.add_column("cell", no_wrap=True)
         table.add_column("shape", no_wrap=True)
-        for heading in ("threads", OWN, "GFLOP/s", "% of limit", *rivals):
-            table.add_column(heading, justify="right", no_wrap=True)
+        for heading in ("threads", OWN, "+- %", "GFLOP/s", "% of limit", *present):
+            table.add_column(heading, justify="right")
         for row in chosen:
-            table.add_row(*_cells(row, rivals))
+            table.add_row(*_cells(row, present))
         console.print(table)
-        console.print(_pooled(chosen, rivals), style="bold")
+        console.print(_pooled(chosen, present), style="bold")
     for row in rows:
         for name, failure in row.failures.items():
             console.print(f"{name}, {_label(row)}: {failure.strip()}", style="red", markup=False)
+
+
+def _order(row: Row) -> tuple[int, int, int]:
+    problem = row.problem
+    return (
+        list(GATES).index(problem.cell),
+        list(shapes()).index(problem.shape.name),
+        problem.threads,
+    )
 
 
 def _label(row: Row) -> str:
@@ -103,11 +115,12 @@ def _cells(row: Row, rivals: list[str]) -> list[str]:
     if own:
         cells += [
             microseconds(own.median),
+            f"{50 * own.spread:.0f}",
             f"{problem.flops / own.median / 1e9:.3g}",
             f"{100 * row.least_seconds / own.median:.0f}",
         ]
     else:
-        cells += ["failed", "", ""]
+        cells += ["failed", "", "", ""]
     for rival in rivals:
         ratio = row.ratio(rival)
         if rival in row.timings:
@@ -155,7 +168,7 @@ def write_json(path: Path, rows: list[Row], header: dict[str, Any]) -> None:
 
 
 def write_plot(path: Path, rows: list[Row], names: list[str], title: str) -> None:
-    """One panel per task and thread count: how many times longer than tidegate each rival takes.
+    """A panel per task and thread count: how many times longer than tidegate each rival takes.
 
     Raises ImportError without matplotlib.
     """
@@ -163,42 +176,54 @@ def write_plot(path: Path, rows: list[Row], names: list[str], title: str) -> Non
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
-    rivals = [name for name in names if name != OWN]
     panels: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
+    for row in sorted(rows, key=_order):
         if row.best_rival and OWN in row.timings:
             panels.setdefault((row.problem.task, row.problem.threads), []).append(row)
     if not panels:
         return
+    tasks = [task for task in TASKS if any(key[0] == task for key in panels)]
+    counts = sorted({threads for _, threads in panels})
     widest = max(len(chosen) for chosen in panels.values())
     figure, axes = plt.subplots(
-        len(panels),
-        1,
-        figsize=(max(6.0, 0.55 * widest + 2), 3.2 * len(panels)),
+        len(tasks),
+        len(counts),
+        figsize=(max(4.5, 0.4 * widest + 1) * len(counts), 3.2 * len(tasks) + 0.6),
         squeeze=False,
         layout="constrained",
     )
-    for axis, ((task, threads), chosen) in zip(axes[:, 0], panels.items(), strict=True):
-        for index, rival in enumerate(rivals):
-            points = [(i, r) for i, row in enumerate(chosen) if (r := row.ratio(rival)) is not None]
-            if points:
-                offset = 0.6 * (index / max(1, len(rivals) - 1) - 0.5)
-                axis.plot(
-                    [i + offset for i, _ in points], [r for _, r in points], "o", ms=4, label=rival
-                )
-        axis.axhline(1, color="black", lw=0.8)
-        axis.set_yscale("log")
-        axis.set_ylabel("time / tidegate's")
-        axis.set_title(f"{task}, {threads} thread{'s' if threads > 1 else ''}", loc="left")
-        axis.set_xticks(
-            range(len(chosen)),
-            [f"{row.problem.cell}\n{row.problem.shape.name}" for row in chosen],
-            rotation=60,
-            fontsize=7,
-        )
-        axis.grid(axis="y", which="both", alpha=0.3)
-        axis.legend(fontsize=7, ncols=len(rivals))
+    rivals = {name: f"C{index}" for index, name in enumerate(n for n in names if n != OWN)}
+    for line, task in enumerate(tasks):
+        for column, threads in enumerate(counts):
+            axis = axes[line, column]
+            if (task, threads) in panels:
+                _panel(axis, panels[task, threads], rivals)
+                axis.set_title(f"{task}, {threads} thread{'s' if threads > 1 else ''}", loc="left")
+            else:
+                axis.axis("off")
+        axes[line, 0].set_ylabel(f"time in {OWN}'s")
+    handles = [Line2D([], [], marker="o", ls="", color=c, label=n) for n, c in rivals.items()]
+    figure.legend(handles=handles, ncols=len(handles), loc="outside lower center", fontsize=8)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _panel(axis: Any, rows: list[Row], rivals: dict[str, str]) -> None:
+    for index, (rival, colour) in enumerate(rivals.items()):
+        points = [(i, ratio) for i, row in enumerate(rows) if (ratio := row.ratio(rival))]
+        shift = 0.6 * (index / max(1, len(rivals) - 1) - 0.5)
+        axis.plot([i + shift for i, _ in points], [r for _, r in points], "o", ms=4, color=colour)
+    axis.axhline(1, color="black", lw=0.8)
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_xticks(
+        range(len(rows)),
+        [f"{row.problem.cell} {row.problem.shape.name}" for row in rows],
+        rotation=45,
+        ha="right",
+        fontsize=7,
+    )
+    axis.grid(axis="y", which="both", alpha=0.3)

@@ -133,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `tidegate bench`; 1 if a contestant failed or gave another result, 0 otherwise."""
     arguments = _parser().parse_args(argv)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)  # a file has no width; the table needs about this
     if arguments.list:
         for shape in shapes().values():
             console.print(f"{shape.name:12} batch, time, features, units = {shape[1:]}")
@@ -194,5 +196,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         report.write_json(arguments.json, rows, header)
     if arguments.plot:
-        report.write_plot(arguments.plot, rows, names, f"{description['cpu']}, {versions}")
+        title = f"{description['cpu']}, tidegate {versions['tidegate']} ({own.describe()['isa']})"
+        report.write_plot(arguments.plot, rows, names, title)
     return 1 if any(row.failures for row in rows) else 0
