@@ -710,7 +710,7 @@ class RNN(Layer):
             )
 
     def _variables_here(self) -> list[Variable]:
-        return self._own_weights  # the states are no weights
+        return list(self._own_weights)  # the states are no weights
 
     def get_initial_state(self, batch_size: int) -> list[Any]:
         """What the layer starts with if nothing else is given."""
