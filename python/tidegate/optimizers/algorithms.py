@@ -600,7 +600,9 @@ def get(identifier: Any) -> Optimizer | None:
     Raises:
         ValueError: It is none of these, or the name is unknown.
     """
-    found = None if identifier is None else _registry.get(identifier)
-    if found is not None and not isinstance(found, Optimizer):
+    if identifier is None or isinstance(identifier, Optimizer):
+        return identifier
+    found = _registry.get(identifier)
+    if not isinstance(found, Optimizer):
         raise ValueError(f"Could not interpret optimizer identifier: {identifier}")
     return found
