@@ -87,6 +87,8 @@ def assert_same(variables, expected, **tolerance):
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_steps_state_and_config_equal_those_of_keras(name, settings, dtype):
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("without x64 JAX computes in float32")
     starts, gradients = starts_and_gradients(dtype)
     tolerance = TOLERANCES[dtype]
     mine, reference = ours(starts), theirs(starts)

@@ -278,7 +278,7 @@ class MeanMetricWrapper(Mean):
         Raises:
             ValueError: The shapes do not fit each other.
         """
-        values = self._fn(y_true, y_pred, **self._settings)
+        values = self._fn(np.asarray(y_true), np.asarray(y_pred), **self._settings)
         super().update_state(values, merge_mask(sample_weight, mask, "float32", scale=False))
 
     def get_config(self) -> dict[str, Any]:
@@ -509,7 +509,7 @@ class CategoricalCrossentropy(_Named):
 
 
 class SparseCategoricalCrossentropy(_Named):
-    """Mean crossentropy of class numbers."""
+    """Mean crossentropy of class numbers. It is 0 where these equal `ignore_class`."""
 
     _function = staticmethod(losses.sparse_categorical_crossentropy)
     _name = "sparse_categorical_crossentropy"
@@ -520,9 +520,10 @@ class SparseCategoricalCrossentropy(_Named):
         name: str | None = None,
         dtype: Any = None,
         from_logits: bool = False,
+        ignore_class: int | None = None,
         axis: int = -1,
     ) -> None:
-        super().__init__(name, dtype, from_logits=from_logits, axis=axis)
+        super().__init__(name, dtype, from_logits=from_logits, ignore_class=ignore_class, axis=axis)
 
 
 class R2Score(Metric):
