@@ -1,0 +1,188 @@
+// The layers through the public headers: many threads at once, fork, the caller's floating-point mode, one step.
+#include "tidegate/layers.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cfenv>
+#include <cstring>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "check.hpp"
+#include "team.hpp"
+#include "tidegate/runtime.hpp"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+using tidegate::Recurrent;
+using Floats = std::vector<float>;
+
+Floats random_floats(size_t n, float scale, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, scale);
+  Floats out(n);
+  for (float& x : out) x = normal(random);
+  return out;
+}
+
+struct Case {
+  std::string cell;
+  int64_t batch, time, features, units;
+  Floats kernel, recurrent_kernel, bias, x;
+  tidegate::CellDescription info;
+
+  Case(const std::string& cell, int64_t batch, int64_t time, int64_t features, int64_t units)
+      : cell(cell), batch(batch), time(time), features(features), units(units) {
+    for (const auto& known : tidegate::cells())
+      if (known.name == cell) info = known;
+    const size_t columns = info.gates * units;
+    kernel = random_floats(features * columns, 0.5f, 1);
+    recurrent_kernel = random_floats(units * columns, 0.2f, 2);
+    bias = random_floats(info.bias_rows * columns, 0.1f, 3);
+    x = random_floats(batch * time * features, 1, 4);
+  }
+  Recurrent<float> layer() const {
+    return Recurrent<float>(cell, features, units, kernel.data(), recurrent_kernel.data(), bias.data());
+  }
+  Floats forward(const Recurrent<float>& layer) const {
+    Floats y(batch * time * units);
+    tidegate::SequenceInput<float> in;
+    in.batch = batch, in.time = time, in.x = x.data();
+    tidegate::SequenceOutput<float> out;
+    out.outputs = y.data();
+    layer.forward(in, out);
+    return y;
+  }
+  // Everything that a training call gives, in one row.
+  Floats train(Recurrent<float>& layer) const {
+    layer.prepare_training(kernel.data(), recurrent_kernel.data());
+    tidegate::Context<float> context;
+    tidegate::SequenceInput<float> in;
+    in.batch = batch, in.time = time, in.x = x.data();
+    Floats y(batch * time * units), d_x(x.size()), d_kernel(kernel.size()), d_recurrent(recurrent_kernel.size()),
+        d_bias(bias.size());
+    tidegate::SequenceOutput<float> out;
+    out.outputs = y.data();
+    layer.forward(in, out, &context);
+    tidegate::SequenceGradients<float> d;
+    d.outputs = y.data();
+    tidegate::LayerGradients<float> g;
+    g.x = d_x.data(), g.kernel = d_kernel.data(), g.recurrent_kernel = d_recurrent.data(), g.bias = d_bias.data();
+    layer.backward(context, d, g);
+    for (const Floats* part : {&d_x, &d_kernel, &d_recurrent, &d_bias}) y.insert(y.end(), part->begin(), part->end());
+    return y;
+  }
+};
+
+std::vector<std::string> cell_names() {
+  std::vector<std::string> names;
+  for (const auto& cell : tidegate::cells()) names.push_back(cell.name);
+  return names;
+}
+
+}  // namespace
+
+TEST(one_step_gives_the_bits_of_the_sequence) {
+  for (const auto& cell : cell_names())
+    for (const int64_t units : {1, 7, 8, 9, 16, 17, 33, 70}) {
+      const Case c(cell, 3, 6, 5, units);
+      const auto layer = c.layer();
+      const Floats whole = c.forward(layer);
+      Floats memory(layer.step_memory(c.batch)), y(c.batch * units), x(c.batch * c.features);
+      layer.reset_step(memory.data(), c.batch);
+      bool same = true;
+      for (int64_t t = 0; t < c.time; ++t) {
+        for (int64_t b = 0; b < c.batch; ++b)
+          std::memcpy(&x[b * c.features], &c.x[(b * c.time + t) * c.features], c.features * sizeof(float));
+        layer.step(x.data(), memory.data(), c.batch, y.data());
+        for (int64_t b = 0; b < c.batch; ++b)
+          same &= !std::memcmp(&y[b * units], &whole[(b * c.time + t) * units], units * sizeof(float));
+      }
+      CHECK(same);
+      Floats h(c.batch * units);
+      layer.get_step_state(memory.data(), c.batch, 0, h.data());
+      CHECK(h == y);
+    }
+}
+
+TEST(many_callers_and_many_threads_give_the_same_bits) {
+  tidegate::set_parallel_threshold(0);
+  for (const auto& cell : cell_names()) {
+    const Case c(cell, 7, 5, 3, 37);
+    tidegate::set_num_threads(1);
+    auto layer = c.layer();
+    const Floats expected = c.train(layer);
+    for (const int threads : {2, 3, 7}) {
+      tidegate::set_num_threads(threads);
+      CHECK(c.train(layer) == expected);
+      std::vector<std::thread> callers;
+      std::vector<char> same(4, 0);
+      for (int i = 0; i < 4; ++i)
+        callers.emplace_back([&, i] {
+          auto own = c.layer();
+          same[i] = c.train(layer) == expected && c.train(own) == expected;
+        });
+      for (auto& caller : callers) caller.join();
+      CHECK(same == std::vector<char>(4, 1));
+    }
+  }
+  tidegate::set_num_threads(1);
+  tidegate::set_parallel_threshold(400e3);
+}
+
+#if !defined(__SANITIZE_THREAD__)  // a forked child of a threaded program may not start threads under TSan
+TEST(a_forked_child_makes_its_own_team) {
+  tidegate::set_parallel_threshold(0);
+  tidegate::set_num_threads(3);
+  const Case c("lstm", 7, 5, 3, 20);
+  const auto layer = c.layer();
+  const Floats expected = c.forward(layer);
+  const pid_t child = fork();
+  if (child == 0) _exit(c.forward(layer) == expected ? 0 : 1);
+  int status = 1;
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  CHECK(c.forward(layer) == expected);
+  tidegate::set_num_threads(1);
+  tidegate::set_parallel_threshold(400e3);
+}
+#endif
+
+#if defined(__x86_64__)
+TEST(the_callers_denormal_mode_comes_back) {
+  const Case c("gru", 2, 3, 3, 5);
+  for (const unsigned mode : {0u, 0x8000u, 0x40u, 0x8040u}) {
+    _mm_setcsr((_mm_getcsr() & ~0x8040u) | mode);
+    c.forward(c.layer());
+    CHECK((_mm_getcsr() & 0x8040u) == mode);
+  }
+  _mm_setcsr(_mm_getcsr() & ~0x8040u);
+}
+#endif
+
+TEST(a_call_can_be_interrupted) {
+  const Case c("lstm", 4, 5, 3, 20);
+  const auto layer = c.layer();
+  Floats y(c.batch * c.time * c.units);
+  tidegate::SequenceInput<float> in;
+  in.batch = c.batch, in.time = c.time, in.x = c.x.data();
+  tidegate::SequenceOutput<float> out;
+  out.outputs = y.data();
+  CHECK_THROWS(tidegate::Interrupted, layer.forward(in, out, nullptr, {[](void*) { return true; }, nullptr}));
+}
+
+TEST(errors_say_what_was_expected) {
+  const Floats w(400, 0.0f);
+  CHECK_THROWS(tidegate::Error, Recurrent<float>("foo", 2, 5, w.data(), w.data(), nullptr));
+  CHECK_THROWS(tidegate::Error, Recurrent<float>("lstm", 2, 0, w.data(), w.data(), nullptr));
+  CHECK_THROWS(tidegate::Error, Recurrent<float>("lstm", -1, 5, w.data(), w.data(), nullptr));
+  CHECK_THROWS(tidegate::Error, Recurrent<float>("lstm", 2, 5, w.data(), w.data(), nullptr, "softmax"));
+  CHECK_THROWS(tidegate::Error, tidegate::set_num_threads(0));
+}
+
