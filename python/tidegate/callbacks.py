@@ -126,7 +126,7 @@ class CallbackList(Callback):
     """Several callbacks as one.
 
     It calls only the methods that a callback overrides, so that an unused one costs nothing per
-    step.
+    step. All get the same copy of the logs, in the order of the names and as Python floats.
 
     Args:
         callbacks: A callback, an iterable of them (or of such), or None.
@@ -180,70 +180,81 @@ class CallbackList(Callback):
         for callback in self.callbacks:
             callback.set_model(model)
 
-    def _call(self, name: str, *args: Any) -> None:
+    def _call(self, name: str, *args: Any, logs: Logs | None) -> None:
         methods = self._methods.get(name)
         if methods is None:
             methods = [getattr(c, name) for c in self.callbacks if _overrides(c, name)]
             self._methods[name] = methods
+        if not methods:
+            return
+        logs = _python_logs(logs)
         for method in methods:
-            method(*args)
+            method(*args, logs)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Calls all."""
         self._methods.clear()  # a callback may have got a method since
-        self._call("on_train_begin", logs)
+        self._call("on_train_begin", logs=logs)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_train_end", logs)
+        self._call("on_train_end", logs=logs)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_epoch_begin", epoch, logs)
+        self._call("on_epoch_begin", epoch, logs=logs)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_epoch_end", epoch, logs)
+        self._call("on_epoch_end", epoch, logs=logs)
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_train_batch_begin", batch, logs)
+        self._call("on_train_batch_begin", batch, logs=logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_train_batch_end", batch, logs)
+        self._call("on_train_batch_end", batch, logs=logs)
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_test_begin", logs)
+        self._call("on_test_begin", logs=logs)
 
     def on_test_end(self, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_test_end", logs)
+        self._call("on_test_end", logs=logs)
 
     def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_test_batch_begin", batch, logs)
+        self._call("on_test_batch_begin", batch, logs=logs)
 
     def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_test_batch_end", batch, logs)
+        self._call("on_test_batch_end", batch, logs=logs)
 
     def on_predict_begin(self, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_predict_begin", logs)
+        self._call("on_predict_begin", logs=logs)
 
     def on_predict_end(self, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_predict_end", logs)
+        self._call("on_predict_end", logs=logs)
 
     def on_predict_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_predict_batch_begin", batch, logs)
+        self._call("on_predict_batch_begin", batch, logs=logs)
 
     def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Calls all."""
-        self._call("on_predict_batch_end", batch, logs)
+        self._call("on_predict_batch_end", batch, logs=logs)
+
+
+def _python_logs(logs: Logs | None) -> Logs:
+    result = dict(sorted(logs.items())) if logs else {}
+    for name, value in result.items():
+        with contextlib.suppress(TypeError, ValueError):
+            result[name] = float(value)
+    return result
 
 
 def _flatten(callbacks: Any) -> Iterable[Callback]:
