@@ -1,0 +1,81 @@
+// The thread team: really n threads, many callers at once, fork.
+#include "team.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "check.hpp"
+#include "tidegate/runtime.hpp"
+
+namespace {
+
+// Every thread adds its number; a barrier between, so that all must really be there at once.
+bool team_is_complete(int threads) {
+  std::atomic<int> before{0}, seen_all{0}, total{0};
+  tidegate::parallel(threads, [&](int thread, int count, tidegate::Barrier* barrier) {
+    total = count;
+    before.fetch_add(1 + thread);
+    if (count > 1) tidegate::barrier_wait(barrier);
+    if (before == count * (count + 1) / 2) seen_all.fetch_add(1);
+    if (count > 1) tidegate::barrier_wait(barrier);
+  });
+  return seen_all == total && total >= 1;
+}
+
+}  // namespace
+
+TEST(as_many_threads_as_asked_for) {
+  for (int threads : {1, 2, 3, 7, 16}) {
+    int got = 0;
+    tidegate::parallel(threads, [&](int thread, int count, tidegate::Barrier*) {
+      if (thread == 0) got = count;
+    });
+    CHECK(got == threads);
+    for (int i = 0; i < 50; ++i) CHECK(team_is_complete(threads));
+  }
+}
+
+TEST(many_callers_at_once) {
+  std::atomic<int> failures{0};
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 6; ++i)
+    callers.emplace_back([&] {
+      for (int k = 0; k < 50; ++k) failures += !team_is_complete(3);
+    });
+  for (std::thread& caller : callers) caller.join();
+  CHECK(failures == 0);
+}
+
+TEST(a_sleeping_team_wakes) {
+  for (int i = 0; i < 5; ++i) {
+    CHECK(team_is_complete(3));
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+  }
+}
+
+#if !defined(__SANITIZE_THREAD__)  // which does not follow threads started after fork
+TEST(a_forked_child_has_a_team_of_its_own) {
+  CHECK(team_is_complete(3));
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);  // a child that hangs must end
+    _exit(team_is_complete(3) ? 0 : 1);
+  }
+  int status = -1;
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  CHECK(team_is_complete(3));
+}
+#endif
+
+TEST(denormals_are_flushed_inside_and_kept_outside) {
+  volatile float tiny = 1e-38f;
+  float inside = 1;
+  tidegate::parallel(1, [&](int, int, tidegate::Barrier*) { inside = tiny * 0.1f; });
+  CHECK(inside == 0);
+  CHECK(tiny * 0.1f != 0);
+}
