@@ -17,7 +17,6 @@ from .layers.base import (
     Shape,
     call_signature,
     deserialize,
-    flatten,
     serialize,
     standard_shape,
 )
@@ -473,7 +472,7 @@ class Sequential(Layer):
             taken: set[str] = set()
             self._metrics = []
             for weighted, name in ((False, "metrics"), (True, "weighted_metrics")):
-                for identifier in flatten(self._compile_arguments[name] or []):
+                for identifier in _entries(self._compile_arguments[name] or []):
                     metric = metrics.resolve(identifier, y, y_pred)
                     self._metrics.append(_NamedMetric(metric, weighted, taken))
 
@@ -960,24 +959,36 @@ class _NamedMetric:
         self.name = name
 
 
+def _is_config(value: Any) -> bool:
+    return isinstance(value, Mapping) and "class_name" in value
+
+
+def _entries(value: Any) -> list[Any]:
+    """What lists, and dicts by output, hold; a config, which is a dict too, is an entry."""
+    if _is_config(value) or not isinstance(value, list | tuple | Mapping):
+        return [value]
+    inner = value.values() if isinstance(value, Mapping) else value
+    return [entry for item in inner for entry in _entries(item)]
+
+
 def _only(value: Any, subject: str) -> Any:
-    """`value`, or the only entry where it is a list or dict with one."""
-    if isinstance(value, list | tuple | dict):
-        entries = flatten(value)
-        if len(entries) != 1:
-            raise ValueError(
-                f"{subject}: expected one, as a Sequential has one output, got {len(entries)}"
-            )
-        return entries[0]
-    return value
+    """`value`, or the only entry where it is a list or a dict by output."""
+    entries = _entries(value)
+    if len(entries) != 1:
+        raise ValueError(
+            f"{subject}: expected one, as a Sequential has one output, got {len(entries)}"
+        )
+    return entries[0]
 
 
 def _serialized_by(module: Any, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_serialized_by(module, entry) for entry in value]
-    if isinstance(value, dict):
+    if _is_config(value) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
         return {key: _serialized_by(module, entry) for key, entry in value.items()}
-    return value if value is None or isinstance(value, str) else module.serialize(value)
+    return module.serialize(value)
 
 
 def _returned(logs: dict[str, Any], return_dict: bool) -> Any:

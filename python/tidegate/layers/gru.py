@@ -103,7 +103,6 @@ class GRU(TorchWeights, BuiltinRNN):
     """
 
     cell_class = GRUCell
-    _torch_cell = "gru"
 
     def __init__(
         self,

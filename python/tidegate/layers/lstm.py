@@ -113,7 +113,6 @@ class LSTM(TorchWeights, BuiltinRNN):
     """
 
     cell_class = LSTMCell
-    _torch_cell = "lstm"
 
     @classmethod
     def _config_keys(cls) -> list[str]:

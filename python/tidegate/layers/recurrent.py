@@ -849,8 +849,6 @@ class RNN(Layer):
 class TorchWeights:
     """Weights from and to PyTorch, for the layers that PyTorch has, too."""
 
-    _torch_cell: str
-
     @classmethod
     def from_torch(
         cls,
@@ -877,7 +875,7 @@ class TorchWeights:
         """
         from ..saving.torch import layer_from_torch
 
-        return layer_from_torch(cls, cls._torch_cell, state_dict, prefix, layer, reverse, arguments)
+        return layer_from_torch(cls, state_dict, prefix, layer, reverse, arguments)
 
     def to_torch(self, prefix: str = "", layer: int = 0, reverse: bool = False) -> dict[str, Array]:
         """The weights by PyTorch's names and in its layout.
@@ -887,7 +885,7 @@ class TorchWeights:
         """
         from ..saving.torch import layer_to_torch
 
-        return layer_to_torch(self, self._torch_cell, prefix, layer, reverse)
+        return layer_to_torch(self, prefix, layer, reverse)
 
 
 class BuiltinRNN(RNN):

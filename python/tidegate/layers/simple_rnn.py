@@ -91,7 +91,6 @@ class SimpleRNN(TorchWeights, BuiltinRNN):
     """
 
     cell_class = SimpleRNNCell
-    _torch_cell = "simple_rnn"
 
     @classmethod
     def _config_keys(cls) -> list[str]:
