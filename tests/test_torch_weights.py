@@ -179,12 +179,13 @@ def test_layers_that_pytorch_does_not_have(layer, message):
         built.to_torch()
 
 
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
 class TestAgainstTorch:
     """The same with modules of PyTorch itself."""
-
-    @pytest.fixture(scope="class")
-    def torch(self):
-        return pytest.importorskip("torch", reason="PyTorch is not installed")
 
     @pytest.mark.parametrize("cell, name", MODULES)
     def test_stacked_bidirectional_module(self, torch, cell, name):

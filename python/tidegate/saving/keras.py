@@ -1,0 +1,457 @@
+"""Keras 3's own files, `.keras` and `.weights.h5`, read and written without Keras.
+
+A `.keras` file is a zip archive of `metadata.json`, `config.json` and `model.weights.h5`. In the
+HDF5 file every object that has variables owns a group `vars` with datasets "0", "1" and so on;
+groups are called after attributes and, in lists, after classes, never after the objects' names:
+
+    layers/lstm/cell/vars/0        kernel of the first LSTM, whatever its name
+    layers/lstm_1/cell/vars/0      kernel of the second
+    optimizer/vars/0               iteration, then learning rate, then the slots
+
+Files of Keras 2.13 and later have the same form and are read too.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import configs, files, shapes
+
+# What is written is what this version of Keras writes.
+KERAS_VERSION = "3.15.1"
+_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+# Arguments of compile() that concern back-ends which do not exist here.
+_BACKEND_ARGUMENTS = ("run_eagerly", "steps_per_execution", "jit_compile", "auto_scale_loss")
+
+
+def save_model(model: Any, path: str | os.PathLike[str]) -> None:
+    """Write a `.keras` file that Keras 3 opens: configuration, weights and optimizer state.
+
+    Raises:
+        ValueError: a layer or activation that Keras does not have, by name.
+        OSError: the file cannot be written; an old file at `path` is then still there.
+    """
+    if not model.built:
+        warnings.warn(
+            "You are saving a model that has not yet been built. It might not contain any weights "
+            "yet. Consider building the model first by calling it on some data.",
+            stacklevel=4,
+        )
+    config = configs.checked_for_keras(serialize_model(model), f"model {model.name!r}")
+    metadata = {
+        "keras_version": KERAS_VERSION,
+        "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
+    }
+    weights = io.BytesIO()
+    files.write_hdf5(weights, lambda root: _write_state(root, model), path)
+    with files.atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(_METADATA, json.dumps(metadata))
+        archive.writestr(_CONFIG, json.dumps(config))
+        archive.writestr(_WEIGHTS, weights.getbuffer())
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    model_class: type,
+    custom_objects: Mapping[str, Any] | None = None,
+    compile: bool = True,
+) -> Any:
+    """Read a `.keras` file as a `model_class`, which is Sequential.
+
+    With `compile` it is compiled as it was, and the optimizer's state comes back.
+
+    Raises:
+        ValueError: not such a file, damaged, with layers or arguments that are not known here,
+            or with weights that do not fit its configuration.
+        OSError: the file cannot be opened.
+    """
+    label = os.fspath(path)
+    objects = dict(custom_objects or {})
+    with files.ZipReader(path) as archive:
+        config = files.parse_json(archive.read(_CONFIG), f"{label}: {_CONFIG}")
+        major = _keras_major(archive, label)
+        plan = configs.parse_model(config, major, objects, label)
+        data = archive.read(_WEIGHTS)
+    with files.Hdf5Reader(io.BytesIO(data), len(data), f"{label}: {_WEIGHTS}") as reader:
+        arrays = _read_layers(reader, plan, label)
+        model = configs.build_model(plan, model_class)
+        _build_unbuilt(model, config)
+        assignments = _layer_assignments(reader, model, plan, arrays)
+        for variable, value in assignments:
+            variable.assign(value)
+        if compile and config.get("compile_config"):
+            compile_from_config(model, config["compile_config"], objects, label)
+            if model.built and _optimizer_slots(reader) > len(model.optimizer.variables):
+                model.optimizer.build(model.trainable_variables)
+            _load_optimizer(reader, model.optimizer)
+    return model
+
+
+def save_weights(model: Any, path: str | os.PathLike[str]) -> None:
+    """Write a `.weights.h5` file: weights and optimizer state, no configuration.
+
+    Raises:
+        ValueError: the model is not built.
+    """
+    if not model.built:
+        raise ValueError(
+            "You are saving a model that has not yet been built. Try building the model first by "
+            "calling it on some data or by using `build()`."
+        )
+    with files.atomic_write(path) as file:
+        files.write_hdf5(file, lambda root: _write_state(root, model), path)
+
+
+def load_weights(model: Any, path: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
+    """Read the weights of a `.weights.h5` or `.keras` file into a built model.
+
+    Nothing is changed unless everything fits, except with `skip_mismatch`, which leaves out the
+    layers that do not fit and warns.
+
+    Raises:
+        ValueError: the model is not built, the file is damaged, or the weights do not fit.
+    """
+    if not model.built:
+        raise ValueError(
+            "You are loading weights into a model that has not yet been built. Try building the "
+            "model first by calling it on some data or by using `build()`."
+        )
+    label = os.fspath(path)
+    if label.endswith(".keras"):
+        with files.ZipReader(path) as archive:
+            data = archive.read(_WEIGHTS)
+        source = files.Hdf5Reader(io.BytesIO(data), len(data), f"{label}: {_WEIGHTS}")
+    else:
+        source = files.Hdf5Reader.from_path(path)
+    with source as reader:
+        groups = shapes.container_names([type(layer).__name__ for layer in model.layers])
+        assignments: list[tuple[Any, np.ndarray]] = []
+        failures: dict[str, ValueError] = {}
+        for layer, group in zip(model.layers, groups, strict=True):
+            for inner, variables in _layer_groups(layer, f"layers/{group}"):
+                try:
+                    assignments += _group_assignments(reader, inner, variables, layer.name)
+                except ValueError as error:
+                    failures.setdefault(layer.name, error)
+        _raise_failures(failures, skip_mismatch)
+        if not skip_mismatch:
+            known = {f"layers/{group}" for group in groups}
+            _refuse_unread(reader, known)
+        for variable, value in assignments:
+            variable.assign(value)
+        if getattr(model, "optimizer", None) is not None:
+            _load_optimizer(reader, model.optimizer)
+
+
+def serialize_model(model: Any) -> dict[str, Any]:
+    """Return a model's configuration as `config.json` holds it."""
+    config = model.get_config()
+    serialized: dict[str, Any] = {
+        "module": "keras",
+        "class_name": "Sequential",
+        "config": config,
+        "registered_name": None,
+    }
+    if config.get("build_input_shape") is not None:
+        serialized["build_config"] = {"input_shape": config["build_input_shape"]}
+    serialized["compile_config"] = model.get_compile_config()
+    return serialized
+
+
+def compile_from_config(
+    model: Any, config: Mapping[str, Any], custom_objects: Mapping[str, Any], label: str
+) -> None:
+    """Compile a model as `compile_config` says.
+
+    Raises:
+        ValueError: an optimizer, loss or metric that is not known here, by name.
+    """
+    from .. import losses, metrics, optimizers
+
+    modules = {
+        "optimizer": optimizers,
+        "loss": losses,
+        "metrics": metrics,
+        "weighted_metrics": metrics,
+    }
+    subject = f"{label}: compile_config"
+    arguments: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in _BACKEND_ARGUMENTS:
+            continue
+        found = configs.resolve_custom(value, custom_objects, f"{subject}: {key}")
+        try:
+            arguments[key] = _deserialized(modules.get(key), found, custom_objects)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{subject}: {key}: {error}; load with compile=False") from error
+    try:
+        model.compile(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{subject}: {error}; load with compile=False") from error
+
+
+def _deserialized(module: Any, value: Any, custom_objects: Mapping[str, Any]) -> Any:
+    """Return objects in place of their configurations; names are left to `compile`."""
+    if isinstance(value, str):
+        return custom_objects.get(value, value)
+    if isinstance(value, list):
+        return [_deserialized(module, item, custom_objects) for item in value]
+    if isinstance(value, dict) and "class_name" in value and module is not None:
+        return module.deserialize(value, custom_objects)
+    if isinstance(value, dict):
+        return {key: _deserialized(module, item, custom_objects) for key, item in value.items()}
+    return value
+
+
+def _keras_major(archive: files.ZipReader, label: str) -> int:
+    if _METADATA not in archive.names:
+        return 3
+    metadata = files.parse_json(archive.read(_METADATA), f"{label}: {_METADATA}")
+    return major_version(metadata.get("keras_version"), label)
+
+
+def major_version(version: Any, label: str) -> int:
+    """Return the first number of a Keras version such as "3.15.1"."""
+    first = str(version).split(".")[0]
+    if not first.isdecimal():
+        raise ValueError(f"{label}: expected a Keras version, got {version!r}")
+    return int(first)
+
+
+def _build_unbuilt(model: Any, config: Mapping[str, Any]) -> None:
+    """Build a model without an Input for the shape it was saved with."""
+    build_config = config.get("build_config")
+    if not model.built and isinstance(build_config, Mapping) and build_config.get("input_shape"):
+        model.build(shapes.checked_shape(build_config["input_shape"], "build_config"))
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def _read_layers(
+    reader: files.Hdf5Reader, plan: configs.Plan, label: str
+) -> list[list[np.ndarray] | None]:
+    """Return the arrays of every built-in layer, checked against the plan before it is built."""
+    result: list[list[np.ndarray] | None] = []
+    container = _container(reader)
+    layers_group = reader.group(reader.root, container)
+    # A model without an Input that was saved before it was built has no weights.
+    built = plan.batch_shape is not None or (
+        layers_group is not None and reader.holds_data(layers_group)
+    )
+    for layer, weights in plan.describe():
+        if weights is None:
+            result.append(None)
+            continue
+        counts: dict[str, int] = {}
+        arrays = []
+        group = f"{container}/{layer.group}"
+        if not built:
+            result.append([])
+            continue
+        for weight in weights:
+            path = _join(group, weight.group, "vars")
+            counts[path] = counts.get(path, 0) + 1
+            found = reader.group(reader.root, path)
+            dataset = {} if found is None else reader.children(found)
+            if str(weight.index) not in dataset:
+                raise ValueError(
+                    f"{label}: {layer.subject}: expected weight {weight.name!r} at "
+                    f"{path}/{weight.index}, found none"
+                )
+            shape = reader.shape(dataset[str(weight.index)])
+            if not shapes.matches(shape, weight.shape):
+                raise ValueError(
+                    f"{label}: {layer.subject}: expected weight {weight.name!r} of shape "
+                    f"{weight.shape}, got {shape}"
+                )
+            arrays.append(reader.array(found, str(weight.index)))
+        for path, count in counts.items():
+            extra = len(reader.children(reader.group(reader.root, path))) - count
+            if extra:
+                raise ValueError(
+                    f"{label}: {layer.subject}: expected {count} arrays at {path}, "
+                    f"got {count + extra}"
+                )
+        result.append(arrays)
+    _refuse_unread(reader, {f"{container}/{layer.group}" for layer in plan.layers})
+    return result
+
+
+def _container(reader: files.Hdf5Reader) -> str:
+    """Return the group of the layers; Keras 2.12 called it after a private attribute."""
+    old = "_layer_checkpoint_dependencies"
+    if reader.group(reader.root, "layers") is None and reader.group(reader.root, old) is not None:
+        return old
+    return "layers"
+
+
+def _refuse_unread(reader: files.Hdf5Reader, known: set[str]) -> None:
+    """Raise if the file has arrays for layers that the model does not have."""
+    container = _container(reader)
+    group = reader.group(reader.root, container)
+    if group is None:
+        return
+    for name, node in reader.children(group).items():
+        if f"{container}/{name}" not in known and reader.holds_data(node):
+            raise ValueError(
+                f"{reader.label}: {container}/{name} has weights, expected only those of "
+                f"{sorted(known)}"
+            )
+
+
+def _layer_assignments(
+    reader: files.Hdf5Reader,
+    model: Any,
+    plan: configs.Plan,
+    arrays: Sequence[list[np.ndarray] | None],
+) -> list[tuple[Any, np.ndarray]]:
+    """Return every variable with its value from the file."""
+    result: list[tuple[Any, np.ndarray]] = []
+    container = _container(reader)
+    for layer, planned, values in zip(model.layers, plan.layers, arrays, strict=True):
+        if values is None:
+            for group, variables in _layer_groups(layer, f"{container}/{planned.group}"):
+                result += _group_assignments(reader, group, variables, layer.name)
+        elif values:
+            result += zip(layer.weights, values, strict=True)
+    return result
+
+
+def _group_assignments(
+    reader: files.Hdf5Reader, group: str, variables: Sequence[Any], name: str
+) -> list[tuple[Any, np.ndarray]]:
+    """Return an object's variables with their values from `group`/vars."""
+    found = reader.group(reader.root, f"{group}/vars")
+    if found is None and _container(reader) != "layers":
+        found = reader.group(reader.root, f"{group}/vars".replace("layers", _container(reader), 1))
+    count = 0 if found is None else len(reader.children(found))
+    if count != len(variables):
+        raise ValueError(
+            f"Layer '{name}' expected {len(variables)} variables, but received {count} variables "
+            f"during loading. Expected: {[variable.name for variable in variables]}"
+        )
+    result = []
+    for index, variable in enumerate(variables):
+        shape = reader.shape(reader.children(found)[str(index)])
+        if shape != tuple(variable.shape):
+            raise ValueError(
+                f"Layer '{name}': expected variable {variable.name!r} of shape "
+                f"{tuple(variable.shape)}, got {shape} from {group}/vars/{index}"
+            )
+        result.append((variable, reader.array(found, str(index))))
+    return result
+
+
+def _raise_failures(failures: Mapping[str, ValueError], warn_only: bool) -> None:
+    if not failures:
+        return
+    name, error = next(iter(failures.items()))
+    message = (
+        f"A total of {len(failures)} objects could not be loaded. Example error message for "
+        f"object {name}:\n\n{error}\n\nList of objects that could not be loaded:\n{list(failures)}"
+    )
+    if not warn_only:
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=5)
+
+
+def _optimizer_slots(reader: files.Hdf5Reader) -> int:
+    """Return how many variables of the optimizer the file has; few before the first step."""
+    group = reader.group(reader.root, "optimizer/vars")
+    return 0 if group is None else len(reader.children(group))
+
+
+def _load_optimizer(reader: files.Hdf5Reader, optimizer: Any) -> None:
+    """Restore the optimizer's variables; as Keras, warn and go on if there are others."""
+    group = reader.group(reader.root, "optimizer/vars")
+    if group is None:
+        return
+    found = reader.children(group)
+    variables = optimizer.variables
+    same = len(found) == len(variables) and all(
+        str(index) in found and reader.shape(found[str(index)]) == tuple(variable.shape)
+        for index, variable in enumerate(variables)
+    )
+    if not same:
+        warnings.warn(
+            f"Skipping variable loading for optimizer '{optimizer.name}', because it has "
+            f"{len(variables)} variables whereas the saved optimizer has {len(found)} variables. ",
+            stacklevel=5,
+        )
+        return
+    values = [reader.array(group, str(index)) for index in range(len(variables))]
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+def _write_state(root: Any, model: Any) -> None:
+    """Fill an HDF5 file with the variables of a model and its optimizer."""
+    _write_vars(root, "", model.name, [])
+    groups = shapes.container_names([type(layer).__name__ for layer in model.layers])
+    for layer, group in zip(model.layers, groups, strict=True):
+        names = dict(_object_names(layer, f"layers/{group}"))
+        for inner, variables in _layer_groups(layer, f"layers/{group}"):
+            _write_vars(root, inner, names.get(inner), variables)
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        _write_vars(root, "optimizer", optimizer.name, optimizer.variables)
+
+
+def _write_vars(root: Any, group: str, name: str | None, variables: Sequence[Any]) -> None:
+    target = root.create_group(_join(group, "vars"))
+    if name is not None:
+        target.attrs["name"] = name
+    for index, variable in enumerate(variables):
+        target.create_dataset(str(index), data=np.asarray(variable.value))
+
+
+def _layer_groups(layer: Any, group: str) -> list[tuple[str, list[Any]]]:
+    """Return the group and own variables of a layer and of every layer inside it.
+
+    Keras visits attributes in alphabetical order, private ones last, and every object once.
+    """
+    return [(path, inner._variables_here()) for path, inner in _walk(layer, group, set())]
+
+
+def _object_names(layer: Any, group: str) -> list[tuple[str, str]]:
+    return [(path, inner.name) for path, inner in _walk(layer, group, set())]
+
+
+def _walk(layer: Any, group: str, seen: set[int]) -> list[tuple[str, Any]]:
+    from ..layers import Layer
+
+    if id(layer) in seen:
+        return []
+    seen.add(id(layer))
+    found = [(group, layer)]
+    attributes = sorted(
+        vars(layer).items(),
+        key=lambda item: item[0].replace("_", "~", 1) if item[0].startswith("_") else item[0],
+    )
+    for key, value in attributes:
+        if isinstance(value, Layer):
+            found += _walk(value, f"{group}/{key}", seen)
+        elif isinstance(value, (list, tuple, dict)):
+            members = list(value.values()) if isinstance(value, dict) else list(value)
+            inner = [member for member in members if isinstance(member, Layer)]
+            names = shapes.container_names([type(member).__name__ for member in inner])
+            for name, member in zip(names, inner, strict=True):
+                found += _walk(member, f"{group}/{key}/{name}", seen)
+    return found
+
+
+def _join(*parts: str) -> str:
+    return "/".join(part for part in parts if part)
