@@ -11,7 +11,7 @@ from . import _core
 __all__ = ["get_cmake_dir", "get_include", "get_num_threads", "set_num_threads", "show_config"]
 
 
-def set_num_threads(n: int) -> None:
+def set_num_threads(n: int | Integral) -> None:
     """Makes the engine use `n` threads from the next call on, also above the number of cores.
 
     Results are bit-identical for every `n`.
@@ -20,7 +20,7 @@ def set_num_threads(n: int) -> None:
         TypeError: `n` is not an integer.
         ValueError: `n` is less than 1.
     """
-    if not isinstance(n, Integral) or isinstance(n, bool):
+    if isinstance(n, bool) or not isinstance(n, Integral):
         raise TypeError(f"set_num_threads: expected an integer, got {n!r}")
     if n < 1:
         raise ValueError(f"set_num_threads: expected at least 1 thread, got {n}")

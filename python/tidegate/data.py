@@ -70,8 +70,9 @@ def class_weights(y: Any, class_weight: Any) -> Array:
     """
     if not isinstance(class_weight, Mapping):
         raise TypeError(f"class_weight: expected a dict, got {type(class_weight).__name__}")
+    key: Any
     for key in class_weight:
-        if not isinstance(key, Integral) or isinstance(key, bool):
+        if isinstance(key, bool) or not isinstance(key, Integral):
             raise ValueError(f"class_weight: expected integers as keys, got {key!r}")
     labels = np.asarray(y)
     if labels.ndim > 1:
@@ -165,6 +166,7 @@ class Batches:
         class_weight: Any = None,
         dtype: Any = None,
     ) -> None:
+        number: Any
         for name, number in (("batch_size", batch_size), ("steps", steps)):
             if number is not None and (not isinstance(number, Integral) or number < 1):
                 raise ValueError(f"{name}: expected a positive integer, got {number!r}")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from . import callbacks as callbacks_module
-from . import losses, metrics, optimizers
+from . import losses, optimizers
+from . import metrics as metrics_module
 from .data import Batches, numeric, split_for_validation
 from .layers.base import (
     Array,
@@ -27,6 +28,9 @@ from .layers.recurrent import RNN
 __all__ = ["Sequential", "load_model"]
 
 Path = str | os.PathLike[str]
+
+# Names of losses and metrics that mean one of several, depending on the shapes of the data.
+_BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
 
 
 def load_model(
@@ -221,7 +225,7 @@ class Sequential(Layer):
             )
         if input_shape is None:
             raise ValueError(f"Sequential model '{self.name}': expected an input shape, got None")
-        shape = standard_shape(input_shape, f"Sequential model '{self.name}' input_shape")
+        shape: Any = standard_shape(input_shape, f"Sequential model '{self.name}' input_shape")
         first = self._layers[0]
         if isinstance(first, InputLayer):
             if first.batch_shape != shape:
@@ -412,8 +416,11 @@ class Sequential(Layer):
         found = optimizers.get(optimizer)
         if not isinstance(found, optimizers.Optimizer):
             raise ValueError(f"Could not interpret optimizer identifier: {optimizer}")
-        if str(loss).lower() not in ("crossentropy", "ce"):  # these depend on shapes
+        if str(loss).lower() not in _BY_SHAPE:
             losses.get(loss)
+        for identifier in _entries([metrics or [], weighted_metrics or []]):
+            if str(identifier).lower() not in _BY_SHAPE:
+                metrics_module.get(identifier)
         self.optimizer = found
         self.loss = loss
         self._compile_arguments = {
@@ -443,8 +450,8 @@ class Sequential(Layer):
         config = dict(self._compile_arguments)
         for name, module in (
             ("loss", losses),
-            ("metrics", metrics),
-            ("weighted_metrics", metrics),
+            ("metrics", metrics_module),
+            ("weighted_metrics", metrics_module),
         ):
             config[name] = _serialized_by(module, config[name])
         return {"optimizer": optimizers.serialize(self.optimizer), **config}
@@ -473,7 +480,7 @@ class Sequential(Layer):
             self._metrics = []
             for weighted, name in ((False, "metrics"), (True, "weighted_metrics")):
                 for identifier in _entries(self._compile_arguments[name] or []):
-                    metric = metrics.resolve(identifier, y, y_pred)
+                    metric = metrics_module.resolve(identifier, y, y_pred)
                     self._metrics.append(_NamedMetric(metric, weighted, taken))
 
     def _penalties(self, step: _Step) -> float:

@@ -284,11 +284,11 @@ def dense_backward(context: Context, d_outputs: Any) -> dict[str, Any]:
     if d_outputs.shape != context.shape:
         raise ValueError(f"dense d_outputs: expected shape {context.shape}, got {d_outputs.shape}")
     x, kernel, bias = context.saved
-    gradients: dict[str, Any] = _core.dense_backward(
+    found = _core.dense_backward(
         x.reshape(-1, len(kernel)), kernel, d_outputs.reshape(-1, kernel.shape[1]), bias=bias
     )
-    gradients["inputs"] = gradients["inputs"].reshape(x.shape)
-    return gradients
+    assert found["inputs"] is not None
+    return {**found, "inputs": found["inputs"].reshape(x.shape)}
 
 
 # ---- SimpleRNN --------------------------------------------------------------

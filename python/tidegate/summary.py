@@ -29,7 +29,7 @@ def print_summary(
     from rich.markup import escape
 
     header = ["Layer (type)", "Output Shape", "Param #"]
-    alignment = ["left", "left", "right"]
+    alignment: list[Any] = ["left", "left", "right"]
     positions = list(positions or [0.45, 0.80, 1.0])
     length = 88
     if show_trainable:
@@ -66,12 +66,11 @@ def print_summary(
         for depth, inner, shape in _nested(layer, 1) if expand_nested else ():
             table.add_row(*row(inner, shape, "   " * depth + "└ "))
 
-    console = rich.console.Console(
-        highlight=False,
-        **({"force_terminal": False, "color_system": None} if print_fn else {}),
-    )
     if print_fn:
+        console = rich.console.Console(highlight=False, force_terminal=False, color_system=None)
         console.begin_capture()
+    else:
+        console = rich.console.Console(highlight=False)
     console.print(f'[bold]Model: "{escape(model.name)}"[/]')
     console.print(table)
     optimizer = model.optimizer if model.compiled and model.optimizer.built else None

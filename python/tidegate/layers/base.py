@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -59,9 +59,18 @@ class _CallSignature(NamedTuple):
     takes_mask: bool
 
 
-@functools.cache
+_signatures: dict[type, _CallSignature] = {}
+
+
 def call_signature(cls: type) -> _CallSignature:
-    """What `cls.call` takes."""
+    """What `cls.call` takes; found out once per class."""
+    found = _signatures.get(cls)
+    if found is None:
+        found = _signatures[cls] = _read_signature(cls)
+    return found
+
+
+def _read_signature(cls: type) -> _CallSignature:
     call = getattr(cls, "call", None)
     if call is None:
         return _CallSignature(None, False, False)
@@ -415,7 +424,7 @@ class Layer:
         found = self._dtype if dtype is None else np.dtype(dtype)
         if initializer is None:
             initializer = "glorot_uniform" if found.kind == "f" else "zeros"
-        value = initializers.get(initializer)(shape, found)
+        value = cast(Any, initializers.get(initializer))(shape, found)
         if np.shape(value) != shape:
             raise ValueError(
                 f"Layer '{self.name}': expected the initializer of `{name}` to give shape {shape}, "
@@ -547,6 +556,7 @@ class Layer:
         return found
 
     def _record_activity(self, outputs: Any, training: bool) -> None:
+        assert self.activity_regularizer is not None
         for output in flatten(outputs):
             penalty = float(self.activity_regularizer(output))
             self._losses.append(penalty / len(output) if len(output) else 0.0)

@@ -262,7 +262,9 @@ class Flatten(Layer):
                 "Flatten data_format: expected 'channels_last' or 'channels_first', "
                 f"got {data_format!r}"
             )
-        self.built = True
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing to create; as in Keras, the shape is kept for `get_build_config`."""
 
     def call(self, inputs: Any, training: bool = False) -> Array:
         """The inputs with all axes but the first made one."""

@@ -67,17 +67,17 @@ class Bidirectional(Layer):
                 '{"sum", "mul", "ave", "concat", None}'
             )
         super().__init__(**kwargs)
-        self.forward_layer = _anew(layer, "forward_")
+        self.forward_layer: Any = _anew(layer, "forward_")
         if backward_layer is None:
             backward_layer = _anew(layer, "backward_", go_backwards=True)
-        self.backward_layer = backward_layer
+        self.backward_layer: Any = backward_layer
         self._check_layers()
         for child in (self.forward_layer, self.backward_layer):
             child.zero_output_for_mask = child.return_sequences
         self.merge_mode = merge_mode
-        self.stateful = layer.stateful
-        self.return_sequences = layer.return_sequences
-        self.return_state = layer.return_state
+        self.stateful = self.forward_layer.stateful
+        self.return_sequences = self.forward_layer.return_sequences
+        self.return_state = self.forward_layer.return_state
         self.supports_masking = True
         self._initial_weights = None if weights is None else list(weights)
 

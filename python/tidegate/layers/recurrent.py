@@ -366,12 +366,18 @@ class BuiltinCell(Layer):
         inputs = recurrent = None
         if self.dropout > 0:
             count = self._gates if self.recurrent_dropout > 0 else 1
-            shape = (count, batch, 1, self.kernel.shape[0])
-            inputs = inverted_dropout(self._generator, self.dropout, shape, self._dtype)
+            inputs = inverted_dropout(
+                self._generator,
+                self.dropout,
+                (count, batch, 1, self.kernel.shape[0]),
+                self._dtype,
+            )
         if self.recurrent_dropout > 0:
-            shape = (self._gates, batch, self.units)
             recurrent = inverted_dropout(
-                self._generator, self.recurrent_dropout, shape, self._dtype
+                self._generator,
+                self.recurrent_dropout,
+                (self._gates, batch, self.units),
+                self._dtype,
             )
         return inputs, recurrent
 
@@ -895,7 +901,7 @@ class BuiltinRNN(RNN):
     the weights are the cell's (`layer.cell.kernel`).
     """
 
-    cell_class: type[BuiltinCell]
+    cell_class: Any  # a subclass of BuiltinCell
 
     @classmethod
     def _config_keys(cls) -> list[str]:
