@@ -1,9 +1,11 @@
 // Layers: checks sizes, packs weights, lays out memory, chooses the split over threads, and calls the kernels.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <mutex>
 
+#include "activation.hpp"
 #include "dispatch.hpp"
 #include "memory.hpp"
 #include "team.hpp"
@@ -16,17 +18,6 @@ constexpr const char* kActivationNames[] = {
     "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "gelu_tanh", "silu", "sigmoid",
     "hard_sigmoid", "hard_sigmoid_keras2", "hard_silu", "hard_tanh", "tanh", "softplus", "softsign", "exponential",
     "mish", "log_sigmoid", "tanh_shrink"};
-
-Activation find_activation(const std::string& name) {
-  int i = 0;
-  std::string all;
-  for (const char* known : kActivationNames) {
-    if (name == known) return static_cast<Activation>(i);
-    ++i;
-    all += (all.empty() ? "" : ", ") + std::string(known);
-  }
-  throw Error("activation: expected one of " + all + ", got '" + name + "'");
-}
 
 template <class T>
 const CellKernels<T>& find_cell(const std::string& name) {
@@ -89,6 +80,17 @@ struct PollState {
 
 }  // namespace
 
+Activation find_activation(const std::string& name) {
+  int i = 0;
+  for (const char* known : kActivationNames) {
+    if (name == known) return static_cast<Activation>(i);
+    ++i;
+  }
+  std::string all;
+  for (const char* known : kActivationNames) all += (all.empty() ? "" : ", ") + std::string(known);
+  throw Error("activation: expected one of " + all + ", got '" + name + "'");
+}
+
 std::vector<CellDescription> cells() {
   std::vector<CellDescription> all;
   for (const auto& cell : kernels<float>().cells) all.push_back(describe(cell.info));
@@ -119,6 +121,7 @@ struct Recurrent<T>::Impl {
   int64_t features, units;
   Activation activation, recurrent_activation;
   bool plain;
+  int64_t row;  // from one row of a state to the next
   Buffer<T> kernel, recurrent_kernel, bias, recurrent_bias;
   mutable std::mutex preparing;
   std::atomic<bool> prepared{false};
@@ -132,9 +135,11 @@ struct Recurrent<T>::Impl {
         units(units),
         activation(find_activation(activation)),
         recurrent_activation(find_activation(recurrent_activation)),
-        plain(this->activation == Activation::tanh && this->recurrent_activation == Activation::sigmoid) {
+        plain(this->activation == Activation::tanh && this->recurrent_activation == Activation::sigmoid),
+        row(0) {
     check_size("features", features, 1);
     check_size("units", units, 1);
+    row = state_stride<T>(units);
   }
 
   int gates() const { return cell.info.gates; }
@@ -148,19 +153,21 @@ struct Recurrent<T>::Impl {
     a.activation = activation, a.recurrent_activation = recurrent_activation;
     a.kernel = kernel.data(), a.recurrent_kernel = recurrent_kernel.data();
     a.bias = bias.data(), a.recurrent_bias = recurrent_bias.data();
-    a.state_stride = state_stride<T>(units);
+    a.state_stride = row;
     return a;
   }
+  ForwardArgs<T> prepared_weights;  // weights(), for steps
 
-  // A step's memory: the states, twice (a step reads one set and writes the other), which set holds them, scratch.
-  struct StepMemory {
-    int64_t row, states, scratch, total;
-  };
-  StepMemory step_layout(int64_t batch) const {
-    const int64_t row = state_stride<T>(units), lanes = 64 / static_cast<int64_t>(sizeof(T));
-    const int64_t states = lanes;  // before them, the number of the set in use
-    const int64_t scratch = states + 2 * cell.info.states * batch * row;
-    return {row, states, scratch, scratch + row + saved_vectors() * row};
+  // A step's memory for one row: the number of the set of states in use, both sets (a step reads one and writes the
+  // other), scratch. For more rows: the states (batch, units) each, scratch.
+  static constexpr int64_t kLanes = 64 / static_cast<int64_t>(sizeof(T));
+  static int64_t rounded(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
+  int64_t both_states() const { return kLanes; }
+  int64_t single_scratch() const { return kLanes + 2 * cell.info.states * row; }
+  int64_t state_size(int64_t batch) const { return rounded(batch * units); }
+  int64_t projection_size(int64_t rows) const { return rounded(rows * gates() * padded<T>(units)); }
+  int64_t saved_size(int64_t rows) const {
+    return cell.info.two_phases ? rounded(rows * padded<T>(units) * saved_vectors()) : 0;
   }
 };
 
@@ -182,6 +189,7 @@ Recurrent<T>::Recurrent(const std::string& cell, int64_t features, int64_t units
     m.cell.pack_kernel(kernel, features, units, false, m.kernel.data(), part, parts);
     m.cell.pack_kernel(recurrent_kernel, units, units, true, m.recurrent_kernel.data(), part, parts);
   });
+  m.prepared_weights = m.weights();
 }
 
 template <class T>
@@ -356,50 +364,99 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
 }
 
 template <class T>
-int64_t Recurrent<T>::step_memory(int64_t batch) const { return impl->step_layout(batch).total; }
+int64_t Recurrent<T>::step_memory(int64_t batch) const {
+  const Impl& m = *impl;
+  if (batch == 1) return m.single_scratch() + m.row + m.saved_vectors() * m.row;
+  return m.cell.info.states * m.state_size(batch) + step_scratch(batch);
+}
 
 template <class T>
 void Recurrent<T>::reset_step(T* memory, int64_t batch) const noexcept {
-  std::memset(memory, 0, static_cast<size_t>(impl->step_layout(batch).total) * sizeof(T));
+  std::memset(memory, 0, static_cast<size_t>(step_memory(batch)) * sizeof(T));
+}
+
+template <class T>
+T* Recurrent<T>::step_state(T* memory, int64_t batch, int state, int64_t row) const noexcept {
+  const Impl& m = *impl;
+  if (batch == 1) return memory + m.both_states() + (2 * state + (memory[0] != 0)) * m.row;
+  return memory + state * m.state_size(batch) + row * m.units;
 }
 
 template <class T>
 void Recurrent<T>::step(const T* x, T* memory, int64_t batch, T* output) const noexcept {
   const Impl& m = *impl;
-  const auto layout = m.step_layout(batch);
   const int states = m.cell.info.states;
+  if (batch != 1) {
+    T* state[kMaxStates];
+    for (int s = 0; s < states; ++s) state[s] = memory + s * m.state_size(batch);
+    return step_rows(x, batch, state, memory + states * m.state_size(batch), output);
+  }
   const int now = memory[0] != 0;
-  ForwardArgs<T> a = m.weights();
-  a.reset_state = memory + layout.scratch;
-  a.saved = memory + layout.scratch + layout.row;
+  const T* state[kMaxStates];
+  T* new_state[kMaxStates];
+  for (int s = 0; s < states; ++s) {
+    T* both = memory + m.both_states() + s * 2 * m.row;
+    state[s] = both + now * m.row;
+    new_state[s] = both + (1 - now) * m.row;
+  }
   FlushDenormals flush;
-  for (int64_t b = 0; b < batch; ++b) {
-    const T* state[kMaxStates];
-    T* new_state[kMaxStates];
-    for (int s = 0; s < states; ++s) {
-      T* both = memory + layout.states + (s * batch + b) * 2 * layout.row;
-      state[s] = both + now * layout.row;
-      new_state[s] = both + (1 - now) * layout.row;
-    }
-    m.cell.step(a, x + b * m.features, state, new_state, output + b * m.units);
+  if (m.cell.info.two_phases) {
+    ForwardArgs<T> a = m.prepared_weights;
+    a.reset_state = memory + m.single_scratch();
+    a.saved = a.reset_state + m.row;
+    m.cell.step(a, x, state, new_state, output);
+  } else {
+    m.cell.step(m.prepared_weights, x, state, new_state, output);
   }
   memory[0] = static_cast<T>(1 - now);
 }
 
 template <class T>
+int64_t Recurrent<T>::step_scratch(int64_t rows) const {
+  const Impl& m = *impl;
+  const int64_t slices = 2 * m.cell.info.states + (m.cell.info.two_phases ? 1 : 0);
+  return slices * rows * m.row + m.projection_size(rows) + m.saved_size(rows) + Impl::rounded(rows);
+}
+
+// A sequence of one step through the kernel of sequences, in the caller's memory.
+template <class T>
+void Recurrent<T>::step_rows(const T* x, int64_t rows, T* const* states, T* scratch, T* output) const noexcept {
+  const Impl& m = *impl;
+  const int64_t slice = rows * m.row;
+  ForwardArgs<T> a = m.prepared_weights;
+  a.batch = rows, a.time = a.chunk = 1;
+  a.split = Split::rows;
+  a.x = x;
+  a.x_batch_stride = a.x_time_stride = m.features;
+  a.outputs = output;
+  a.output_batch_stride = a.output_time_stride = m.units;
+  a.slices = 2;
+  for (int s = 0; s < m.cell.info.states; ++s, scratch += 2 * slice) {
+    a.initial_state[s] = a.final_state[s] = states[s];
+    a.state[s] = scratch;
+  }
+  if (m.cell.info.two_phases) {
+    a.reset_state = scratch, scratch += slice;
+    a.saved = scratch, scratch += m.saved_size(rows);
+  }
+  a.projection = scratch, scratch += m.projection_size(rows);
+  a.row_ids = reinterpret_cast<int32_t*>(scratch);
+  int32_t stop = 0;
+  a.stop = &stop;
+  FlushDenormals flush;
+  m.cell.forward(a, 0, 1, nullptr);
+}
+
+template <class T>
 void Recurrent<T>::get_step_state(const T* memory, int64_t batch, int state, T* value) const noexcept {
-  const auto layout = impl->step_layout(batch);
   for (int64_t b = 0; b < batch; ++b)
-    std::copy_n(memory + layout.states + ((state * batch + b) * 2 + (memory[0] != 0)) * layout.row, impl->units,
-                value + b * impl->units);
+    std::copy_n(step_state(const_cast<T*>(memory), batch, state, b), impl->units, value + b * impl->units);
 }
 
 template <class T>
 void Recurrent<T>::set_step_state(T* memory, int64_t batch, int state, const T* value) const noexcept {
-  const auto layout = impl->step_layout(batch);
   for (int64_t b = 0; b < batch; ++b)
-    std::copy_n(value + b * impl->units, impl->units,
-                memory + layout.states + ((state * batch + b) * 2 + (memory[0] != 0)) * layout.row);
+    std::copy_n(value + b * impl->units, impl->units, step_state(memory, batch, state, b));
 }
 
 // -------------------------------------------------------------------------------------------------- dense
@@ -453,6 +510,13 @@ void Dense<T>::forward(const T* x, int64_t n, T* y) const {
 }
 
 template <class T>
+void Dense<T>::step(const T* x, int64_t n, T* y) const noexcept {
+  FlushDenormals flush;
+  kernels<T>().dense.multiply(
+      {x, impl->features, 1, impl->features, impl->units, impl->packed.data(), impl->bias.data(), y}, 0, n);
+}
+
+template <class T>
 void dense_backward(const T* x, const T* kernel, const T* d_y, int64_t n, int64_t features, int64_t units, T* d_x,
                     T* d_kernel, T* d_bias) {
   if (n == 0) {
@@ -475,12 +539,48 @@ void dense_backward(const T* x, const T* kernel, const T* d_y, int64_t n, int64_
 }
 
 template <class T>
+void activate(Activation kind, const T* x, int64_t n, T* y) noexcept {
+  FlushDenormals flush;
+  kernels<T>().activate(kind, x, n, y);
+}
+
+template <class T>
 void activation(const std::string& name, const T* x, int64_t n, T* y) {
-  kernels<T>().activate(find_activation(name), x, n, y);
+  activate(find_activation(name), x, n, y);
 }
 template <class T>
 void activation_backward(const std::string& name, const T* x, const T* d_y, int64_t n, T* d_x) {
   kernels<T>().activate_backward(find_activation(name), x, d_y, n, d_x);
+}
+
+// The sums run in double and in order: many columns lose nothing, and a row has the same bits everywhere.
+template <class T>
+void softmax(const T* x, int64_t rows, int64_t columns, T* y) noexcept {
+  for (; rows > 0; --rows, x += columns, y += columns) {
+    const T most = *std::max_element(x, x + columns);
+    for (int64_t i = 0; i < columns; ++i) y[i] = x[i] - most;
+    activate(Activation::exponential, y, columns, y);
+    double sum = 0;
+    for (int64_t i = 0; i < columns; ++i) sum += y[i];
+    for (int64_t i = 0; i < columns; ++i) y[i] = static_cast<T>(y[i] / sum);
+  }
+}
+template <class T>
+void log_softmax(const T* x, int64_t rows, int64_t columns, T* y) noexcept {
+  constexpr int64_t kBlock = 64;
+  T powers[kBlock];
+  for (; rows > 0; --rows, x += columns, y += columns) {
+    const T most = *std::max_element(x, x + columns);
+    for (int64_t i = 0; i < columns; ++i) y[i] = x[i] - most;
+    double sum = 0;
+    for (int64_t i = 0; i < columns; i += kBlock) {
+      const int64_t n = std::min(kBlock, columns - i);
+      activate(Activation::exponential, y + i, n, powers);
+      for (int64_t j = 0; j < n; ++j) sum += powers[j];
+    }
+    const T log_sum = static_cast<T>(std::log(sum));
+    for (int64_t i = 0; i < columns; ++i) y[i] -= log_sum;
+  }
 }
 
 #define TIDEGATE_INSTANTIATE(T)                                                                                       \
@@ -488,6 +588,9 @@ void activation_backward(const std::string& name, const T* x, const T* d_y, int6
   template class Recurrent<T>;                                                                                        \
   template class Dense<T>;                                                                                            \
   template void dense_backward<T>(const T*, const T*, const T*, int64_t, int64_t, int64_t, T*, T*, T*);               \
+  template void activate<T>(Activation, const T*, int64_t, T*) noexcept;                                              \
+  template void softmax<T>(const T*, int64_t, int64_t, T*) noexcept;                                                  \
+  template void log_softmax<T>(const T*, int64_t, int64_t, T*) noexcept;                                              \
   template void activation<T>(const std::string&, const T*, int64_t, T*);                                             \
   template void activation_backward<T>(const std::string&, const T*, const T*, int64_t, T*);
 TIDEGATE_INSTANTIATE(float)

@@ -97,13 +97,20 @@ class TIDEGATE_API Recurrent {
   void backward(const Context<T>& context, const SequenceGradients<T>& d_output, const LayerGradients<T>& gradients,
                 Poll poll = {}) const;
 
-  // One step of `batch` rows on the calling thread: x (batch, features) -> output (batch, units). `states` is memory of
-  // step_memory(batch) elements that holds the states from call to call; begin it with reset_step.
+  // One step of `batch` rows on the calling thread: x (batch, features) -> output (batch, units), which must not overlap.
+  // No allocation, no lock, no system call. `memory` is step_memory(batch) elements (best aligned to 64
+  // bytes) that hold the states from call to call; begin it with reset_step.
   int64_t step_memory(int64_t batch) const;
   void reset_step(T* memory, int64_t batch) const noexcept;
   void step(const T* x, T* memory, int64_t batch, T* output) const noexcept;
+  T* step_state(T* memory, int64_t batch, int state, int64_t row) const noexcept;  // (units), until the next step
   void get_step_state(const T* memory, int64_t batch, int state, T* value) const noexcept;  // value (batch, units)
   void set_step_state(T* memory, int64_t batch, int state, const T* value) const noexcept;
+
+  // The same with states of the caller's, states[s] (rows, units), read and written; scratch is step_scratch(rows)
+  // elements.
+  int64_t step_scratch(int64_t rows) const;
+  void step_rows(const T* x, int64_t rows, T* const* states, T* scratch, T* output) const noexcept;
 
  private:
   struct Impl;
@@ -119,6 +126,7 @@ class TIDEGATE_API Dense {
   int64_t features() const;
   int64_t units() const;
   void forward(const T* x, int64_t n, T* y) const;
+  void step(const T* x, int64_t n, T* y) const noexcept;  // on the calling thread; no allocation, lock or system call
 
  private:
   struct Impl;
@@ -128,6 +136,12 @@ class TIDEGATE_API Dense {
 template <class T>
 TIDEGATE_API void dense_backward(const T* x, const T* kernel, const T* d_y, int64_t n, int64_t features, int64_t units,
                                  T* d_x, T* d_kernel, T* d_bias);
+
+// Over each row of x (rows, columns); y may be x.
+template <class T>
+TIDEGATE_API void softmax(const T* x, int64_t rows, int64_t columns, T* y) noexcept;
+template <class T>
+TIDEGATE_API void log_softmax(const T* x, int64_t rows, int64_t columns, T* y) noexcept;
 
 // Elementwise activations by Keras's names, and their gradients from x, the input of the activation.
 template <class T>

@@ -50,6 +50,8 @@ __attribute__((noinline)) void tile_kernel(const Tile<typename V::scalar>& tile)
   using T = typename V::scalar;
   V sum[R][NV];
   const T* row[R];
+  T* const sums = tile.sums;  // locals: the stores below might alias the tile
+  const int64_t sums_step = tile.sums_step;
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     row[r] = tile.row[r];
@@ -89,7 +91,7 @@ __attribute__((noinline)) void tile_kernel(const Tile<typename V::scalar>& tile)
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) sum[r][v].store(tile.sums + r * tile.sums_step + v * V::width);
+    for (int v = 0; v < NV; ++v) sum[r][v].store(sums + r * sums_step + v * V::width);
 }
 
 // One row against NP neighbouring panels at once: enough independent chains to hide the latency of a multiply-add.
@@ -107,6 +109,8 @@ __attribute__((noinline)) void wide_kernel(const Tile<typename V::scalar>& tile)
       sum[p][v] = tile.init ? V::load(tile.init + p * tile.init_step + v * V::width) : V::zero();
   }
   const T* row = tile.row[0];
+  T* const sums = tile.sums;
+  const int64_t sums_step = tile.sums_step;
   int64_t j = 0;
 #pragma GCC unroll 1
   for (int64_t k = 0; k < tile.K; ++k, j += tile.panel_step) {
@@ -119,7 +123,7 @@ __attribute__((noinline)) void wide_kernel(const Tile<typename V::scalar>& tile)
 #pragma GCC unroll 4
   for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) sum[p][v].store(tile.sums + p * tile.sums_step + v * V::width);
+    for (int v = 0; v < NV; ++v) sum[p][v].store(sums + p * sums_step + v * V::width);
 }
 constexpr int wide_panels(int nv) { return nv >= 3 ? 2 : 4; }
 

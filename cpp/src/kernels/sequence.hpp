@@ -831,7 +831,8 @@ class Backward {
     for_own_tiles([&](const WeightProduct& w, int64_t index) {
       const int R = w.tile();
       for (int64_t p = 0; p < panels.count(); ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
-        constexpr int W = decltype(tag)::width;
+        using V = decltype(tag);
+        constexpr int W = V::width;
         const T* sums = g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * R * w.gates * W;
         for (int r = 0; r < R && index * R + r < w.rows; ++r)
           for (int j = 0; j < w.gates; ++j) {
@@ -847,7 +848,9 @@ class Backward {
               to = bias ? (g.d_bias ? g.d_bias + columns : nullptr) : g.d_recurrent_kernel + row * columns;
             }
             if (!to) continue;
-            for (int i = 0; i < lanes; ++i) to[gate * a.units + u0 + i] = sums[(r * w.gates + j) * W + i];
+            const V sum = V::load(sums + (r * w.gates + j) * W);
+            if (lanes == W) sum.store(to + gate * a.units + u0);
+            else sum.store_partial(to + gate * a.units + u0, lanes);
           }
       });
     });
