@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import shapes
+from . import files, shapes
 
 # Keys that Keras writes and that mean nothing here, as long as they have one of these values.
 _ANY = object()
@@ -145,15 +145,39 @@ def build_model(plan: Plan, model_class: type) -> Any:
     model = model_class(name=plan.name)
     if plan.batch_shape is not None:
         options = {"dtype": plan.input_dtype, "name": plan.input_name}
-        model.add(
-            layer_module.Input(
-                batch_shape=plan.batch_shape,
-                **{key: value for key, value in options.items() if value is not None},
-            )
-        )
+        given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+        model.add(layer_module.Input(batch_shape=plan.batch_shape, **given))
     for layer in plan.layers:
-        model.add(_build_layer(layer.class_name, layer.config, layer.custom, layer.subject))
+        model.add(
+            _build_layer(layer.class_name, layer.config, layer.custom, layer.subject, model_class)
+        )
     return model
+
+
+def check_states(plan_or_layers: Any, batch: int | None, size: int, label: str) -> None:
+    """Refuse a stateful layer whose states would take more than a file of `size` bytes warrants.
+
+    Raises:
+        ValueError: the batch size is out of all proportion.
+    """
+    stated = (batch or 1) * 16 * _stateful_units(plan_or_layers)
+    if stated > files.MAX_EXPANSION * size + files.FREE_BYTES:
+        raise ValueError(
+            f"{label}: expected a batch size in proportion to the weights for stateful layers, "
+            f"got {batch}, which takes {stated} bytes"
+        )
+
+
+def _stateful_units(value: Any, stateful: bool = False) -> int:
+    """Return the sum of `units` at or below configurations that are stateful."""
+    if isinstance(value, (list, tuple)):
+        return sum(_stateful_units(item, stateful) for item in value)
+    if not isinstance(value, Mapping):
+        return 0
+    stateful = stateful or bool(value.get("stateful"))
+    units = value.get("units") if stateful else 0
+    own = units if isinstance(units, int) else 0
+    return own + sum(_stateful_units(item, stateful) for item in value.values())
 
 
 def checked_for_keras(config: Any, subject: str) -> Any:
@@ -252,6 +276,10 @@ def _layer(
             return class_name, dict(raw), custom_objects[name]
     module = entry.get("module", "keras.layers")
     class_name = _CUDNN.get(class_name, class_name) if keras_major < 3 else class_name
+    if class_name == "Sequential" and _of_keras(module):
+        plan = parse_model(entry, keras_major, custom_objects, subject)
+        described = [{"class_name": part.class_name, "config": part.config} for part in plan.layers]
+        return class_name, {"name": plan.name, "layers": described, "plan": plan}, None
     known = class_name in _layer_names()
     if not known or not _of_keras(module) or registered not in (None, class_name):
         called = registered or class_name
@@ -307,11 +335,19 @@ def _layer_names() -> frozenset[str]:
 
 
 def _build_layer(
-    class_name: str, config: Mapping[str, Any], custom: type | None, subject: str
+    class_name: str,
+    config: Mapping[str, Any],
+    custom: type | None,
+    subject: str,
+    model_class: type,
 ) -> Any:
     from .. import layers as layer_module
 
-    arguments = {key: _build_nested(value, f"{subject}: {key}") for key, value in config.items()}
+    if class_name == "Sequential":
+        return build_model(config["plan"], model_class)
+    arguments = {
+        key: _build_nested(value, f"{subject}: {key}", model_class) for key, value in config.items()
+    }
     layer_class: Any = custom or getattr(layer_module, class_name)
     try:
         return layer_class.from_config(arguments) if custom else layer_class(**arguments)
@@ -319,11 +355,12 @@ def _build_layer(
         raise ValueError(f"{subject}: {error}") from error
 
 
-def _build_nested(value: Any, subject: str) -> Any:
+def _build_nested(value: Any, subject: str, model_class: type) -> Any:
     if isinstance(value, dict) and value.keys() == {"class_name", "config", "custom"}:
-        return _build_layer(value["class_name"], value["config"], value["custom"], subject)
+        parts = (value["class_name"], value["config"], value["custom"])
+        return _build_layer(*parts, subject, model_class)
     if isinstance(value, list):
-        return [_build_nested(item, subject) for item in value]
+        return [_build_nested(item, subject, model_class) for item in value]
     return value
 
 

@@ -187,7 +187,7 @@ class Hdf5Reader:
         self.label = label
         self._stored_left = size
         self._declared_left = MAX_EXPANSION * size + FREE_BYTES
-        self._size = size
+        self.size = size
         try:
             self.root = h5py.File(source, "r")
         except (OSError, RuntimeError, ValueError) as error:
@@ -260,10 +260,10 @@ class Hdf5Reader:
             return None
         handle = self._guard(lambda: self._h5py.h5a.open(node.id, name.encode()))
         declared = math.prod(handle.shape or ()) * handle.dtype.itemsize
-        if declared > self._size:
+        if declared > self.size:
             raise ValueError(
                 f"{self.label}: attribute {name!r} declares {declared} bytes in a file of "
-                f"{self._size}"
+                f"{self.size}"
             )
         return _decoded(self._guard(lambda: node.attrs[name]), f"{self.label}: {name!r}")
 
@@ -334,7 +334,7 @@ class Hdf5Reader:
         ):
             raise ValueError(
                 f"{subject} declares shape {dataset.shape} ({declared} bytes) but stores {stored} "
-                f"bytes in a file of {self._size}; refusing a truncated file or a shape bomb"
+                f"bytes in a file of {self.size}; refusing a truncated file or a shape bomb"
             )
         self._stored_left -= stored
         self._declared_left -= max(declared, chunk)

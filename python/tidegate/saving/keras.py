@@ -29,6 +29,8 @@ from . import configs, files, shapes
 # What is written is what this version of Keras writes.
 KERAS_VERSION = "3.15.1"
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+# Losses and metrics by names that stand for one of several, depending on the shapes of the data.
+_CHOSEN_BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
 # Arguments of compile() that concern back-ends which do not exist here.
 _BACKEND_ARGUMENTS = ("run_eagerly", "steps_per_execution", "jit_compile", "auto_scale_loss")
 
@@ -81,6 +83,8 @@ def load_model(
         major = _keras_major(archive, label)
         plan = configs.parse_model(config, major, objects, label)
         data = archive.read(_WEIGHTS)
+    batch = plan.batch_shape[0] if plan.batch_shape else None
+    configs.check_states([layer.config for layer in plan.layers], batch, len(data), label)
     with files.Hdf5Reader(io.BytesIO(data), len(data), f"{label}: {_WEIGHTS}") as reader:
         arrays = _read_layers(reader, plan, label)
         model = configs.build_model(plan, model_class)
@@ -200,9 +204,13 @@ def compile_from_config(
 
 
 def _deserialized(module: Any, value: Any, custom_objects: Mapping[str, Any]) -> Any:
-    """Return objects in place of their configurations; names are left to `compile`."""
+    """Return objects in place of their configurations; names are checked and left to `compile`."""
     if isinstance(value, str):
-        return custom_objects.get(value, value)
+        if value in custom_objects:
+            return custom_objects[value]
+        if module is not None and value not in _CHOSEN_BY_SHAPE:
+            module.get(value)
+        return value
     if isinstance(value, list):
         return [_deserialized(module, item, custom_objects) for item in value]
     if isinstance(value, dict) and "class_name" in value and module is not None:
@@ -437,6 +445,11 @@ def _walk(layer: Any, group: str, seen: set[int]) -> list[tuple[str, Any]]:
         return []
     seen.add(id(layer))
     found = [(group, layer)]
+    if _is_model(layer):  # a Sequential as a layer of another
+        names = shapes.container_names([type(member).__name__ for member in layer.layers])
+        for name, member in zip(names, layer.layers, strict=True):
+            found += _walk(member, f"{group}/layers/{name}", seen)
+        return found
     attributes = sorted(
         vars(layer).items(),
         key=lambda item: item[0].replace("_", "~", 1) if item[0].startswith("_") else item[0],
@@ -451,6 +464,10 @@ def _walk(layer: Any, group: str, seen: set[int]) -> list[tuple[str, Any]]:
             for name, member in zip(names, inner, strict=True):
                 found += _walk(member, f"{group}/{key}/{name}", seen)
     return found
+
+
+def _is_model(layer: Any) -> bool:
+    return hasattr(layer, "layers") and hasattr(layer, "compile")
 
 
 def _join(*parts: str) -> str:

@@ -54,6 +54,8 @@ def load_model(
         config = files.parse_json(text, f"{label}: model_config")
         major = _keras_major(reader, reader.root, label)
         plan = configs.parse_model(config, major, objects, label)
+        batch = plan.batch_shape[0] if plan.batch_shape else None
+        configs.check_states([layer.config for layer in plan.layers], batch, reader.size, label)
         names = reader.names(weights_group, "layer_names")
         arrays = []
         for layer, weights in plan.describe():

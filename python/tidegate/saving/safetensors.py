@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import files, shapes
+from . import configs, files, shapes
 
 FORMAT_VERSION = 1
 # How far a replayed test vector may be from the stored one, relative to max(1, max|output|).
@@ -91,7 +91,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
 
     config = model.get_config()
     batch_shape = shapes.checked_shape(config.get("build_input_shape"), f"{path}: model input")
-    layers, tensors = [], {}
+    layers: list[dict[str, Any]] = []
+    tensors: dict[str, np.ndarray] = {}
     inputs: shapes.Shape | None = batch_shape
     own_layers = [layer for layer in config["layers"] if layer["class_name"] != "InputLayer"]
     for layer, serialized in zip(model.layers, own_layers, strict=True):
@@ -143,6 +144,8 @@ def load(path: str | os.PathLike[str], model_class: type) -> Any:
     """
     description, tensors = read(path)
     model_config = description["model"]
+    batch = model_config["batch_input_shape"][0]
+    configs.check_states(model_config["layers"], batch, os.path.getsize(path), os.fspath(path))
     from .. import layers as layer_module
 
     dtype = model_config["dtype"]
@@ -199,9 +202,19 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
 def _plain_layers(class_name: str, config: Mapping[str, Any], subject: str) -> list[dict[str, Any]]:
     """Return a layer as the entries that the format has for it, in order.
 
-    `RNN` of built-in cells becomes the layers that it equals: one per cell, all but the last
-    with `return_sequences`.
+    A model as a layer becomes its layers, and `RNN` of built-in cells the layers that it equals:
+    one per cell, all but the last with `return_sequences`.
     """
+    if class_name == "Sequential":
+        entries = [
+            entry
+            for inner_class, inner in (shapes.nested(e, subject) for e in config["layers"])
+            if inner_class != "InputLayer"
+            for entry in _plain_layers(inner_class, inner, f"{subject}: layer {inner['name']!r}")
+        ]
+        for entry in entries:  # names of different models may be the same
+            entry["name"] = f"{config['name']}_{entry['name']}"
+        return entries
     if class_name != "RNN":
         return [_plain_layer(class_name, config, subject)]
     cells = shapes.stacked_cells(config, subject)
@@ -240,7 +253,7 @@ def _plain_layer(class_name: str, config: Mapping[str, Any], subject: str) -> di
             child_class, child_config = shapes.nested(value, f"{subject}: {key}")
             children = _plain_layers(child_class, child_config, f"{subject}: {key}")
             if len(children) != 1:
-                raise ValueError(f"{subject}: expected one cell in {key}, got {len(children)}")
+                raise ValueError(f"{subject}: expected one layer in {key}, got {len(children)}")
             plain[key] = children[0]
         elif kind is bool:
             plain[key] = bool(value)

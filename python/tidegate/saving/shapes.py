@@ -89,6 +89,8 @@ def describe(
         return _bidirectional(config, inputs, subject)
     if class_name == "TimeDistributed":
         return _time_distributed(config, inputs, subject)
+    if class_name == "Sequential":
+        return _sequential(config, inputs, subject)
     return None
 
 
@@ -281,6 +283,23 @@ def _time_distributed(
     if inputs is not None and outputs is not None:
         outputs = (*inputs[:2], *outputs[1:])
     return _moved(child[0], "layer", "layer"), outputs
+
+
+def _sequential(
+    config: Mapping[str, Any], inputs: Shape | None, subject: str
+) -> tuple[list[Weight], Shape | None] | None:
+    """Return the weights of a model that is a layer of another."""
+    entries = [nested(entry, subject) for entry in config.get("layers", ())]
+    entries = [entry for entry in entries if entry[0] != "InputLayer"]
+    groups = container_names([class_name for class_name, _ in entries])
+    weights = []
+    for index, ((class_name, layer), group) in enumerate(zip(entries, groups, strict=True)):
+        known = describe(class_name, layer, inputs, f"{subject}: {layer.get('name')!r}")
+        if known is None:
+            return None
+        weights += _moved(known[0], f"layers/{group}", f"layers.{index}")
+        inputs = known[1]
+    return weights, inputs
 
 
 def _moved(weights: Sequence[Weight], group: str, name: str) -> list[Weight]:

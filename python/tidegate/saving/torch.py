@@ -179,7 +179,10 @@ def layer_to_torch(layer: Any, prefix: str, number: int, reverse: bool) -> dict[
     if not layer.built:
         raise ValueError(f"{layer.name}: expected a built layer; call it on data or build it")
     config = layer.get_config()
-    offered = {"activation": ("tanh",), "recurrent_activation": ("sigmoid",)}
+    offered: dict[str, tuple[str, ...]] = {
+        "activation": ("tanh",),
+        "recurrent_activation": ("sigmoid",),
+    }
     if cell == "simple_rnn":
         offered["activation"] = ("tanh", "relu")
     for key, names in offered.items():
