@@ -17,6 +17,7 @@ import numpy as np
 from .utils import Array, Registry, draw_seed, make_generator
 
 __all__ = [
+    "Chrono",
     "Constant",
     "GlorotNormal",
     "GlorotUniform",
@@ -369,6 +370,56 @@ class Orthogonal(_Random):
         return {**super().get_config(), "gain": self.gain}
 
 
+# Of each cell's bias, gate by gate: the factor of log(u).
+_CHRONO_SIGNS = {"lstm": (-1, 1, 0, 0), "gru": (1, 0, 0), "dual_state_gru": (-1, 0, 0)}
+
+
+class Chrono(_Random):
+    """Biases that make gates forget over times spread from 1 to `max_timescale` steps.
+
+    The bias of what keeps the state is log(u), u uniform in [1, max_timescale - 1], so its gate
+    keeps for about u steps; the LSTM's input gate starts with -log(u), all else with 0 (Tallec and
+    Ollivier, "Can recurrent neural networks warp time?", 2018). Pass it as `bias_initializer`; to
+    an `LSTM` together with `unit_forget_bias=False`, which would overwrite a part of it. Keras has
+    no such initializer, so its files name this class.
+
+    Args:
+        max_timescale: Length of the dependencies to expect, in steps, at least 2.
+        cell: `"lstm"`, `"gru"` or `"dual_state_gru"` (whose z forgets when it opens).
+        seed: Integer or None.
+
+    Raises:
+        ValueError: `max_timescale` is less than 2 or the cell unknown.
+    """
+
+    def __init__(self, max_timescale: float, cell: str = "lstm", seed: int | None = None) -> None:
+        if not max_timescale >= 2:
+            raise ValueError(f"max_timescale: expected at least 2, got {max_timescale!r}")
+        if cell not in _CHRONO_SIGNS:
+            raise ValueError(f"cell: expected one of {', '.join(_CHRONO_SIGNS)}, got {cell!r}")
+        super().__init__(seed)
+        self.max_timescale = max_timescale
+        self.cell = cell
+
+    def __call__(self, shape: Shape, dtype: Any = "float32") -> Array:
+        """A bias (gates*units,), or (2, gates*units), of which the second row is 0."""
+        signs = np.array(_CHRONO_SIGNS[self.cell])
+        if not 1 <= len(shape) <= 2 or shape[-1] % len(signs):
+            raise ValueError(
+                f"Chrono: expected the shape of the bias of {self.cell}, whose last axis is a "
+                f"multiple of {len(signs)}, got {tuple(shape)}"
+            )
+        units = shape[-1] // len(signs)
+        times = self._generator().uniform(1.0, self.max_timescale - 1.0, units)
+        bias = np.zeros(shape)
+        bias.reshape(-1)[: shape[-1]] = np.outer(signs, np.log(times)).reshape(-1)
+        return bias.astype(dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "max_timescale": self.max_timescale, "cell": self.cell}
+
+
 _registry = Registry(
     "keras.initializers",
     "initializer",
@@ -390,6 +441,8 @@ _registry = Registry(
         Zeros,
     ],
     {
+        # Not among the built-in ones above: files would say that Keras has it.
+        "Chrono": Chrono,
         "IdentityInitializer": Identity,
         "OrthogonalInitializer": Orthogonal,
         "normal": RandomNormal,

@@ -1,0 +1,137 @@
+"""The command line of `tidegate compare`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..config import get_num_threads
+from .networks import CELLS, NETWORKS
+from .study import Plan, Store, perform, write_results
+from .tables import print_study
+from .tasks import FAMILIES, QUICK_FAMILIES, tasks
+
+
+def _names(subject: str, allowed: Sequence[str], text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in allowed:
+            raise argparse.ArgumentTypeError(
+                f"{subject}: expected names out of {', '.join(allowed)}, separated by commas, "
+                f"got {name!r}"
+            )
+    return names
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text}")
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tidegate compare",
+        description="Trains feed-forward and recurrent networks on the same data, at equal numbers "
+        "of parameters and of units, and writes a report. Results are kept run by run: when "
+        "interrupted, the same command goes on.",
+    )
+    add = parser.add_argument
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--quick", action="store_true", help="about a minute (the default)")
+    effort.add_argument(
+        "--full", action="store_true", help="all tasks, longer memories and variants of the cells"
+    )
+    add(
+        "--task",
+        type=lambda text: _names("task", FAMILIES, text),
+        metavar="NAMES",
+        help=f"out of {', '.join(FAMILIES)} (quick: {','.join(QUICK_FAMILIES)})",
+    )
+    add(
+        "--cells",
+        type=lambda text: _names("cells", tuple(NETWORKS), text),
+        metavar="NAMES",
+        help=f"out of {', '.join(NETWORKS)} (quick: {','.join(CELLS)})",
+    )
+    add("--seeds", type=_positive, metavar="N", help="runs of everything (quick: 3, full: 5)")
+    add("--jobs", type=_positive, metavar="N", help="processes (default: one per core)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("tidegate-compare"),
+        metavar="DIR",
+        help="where results go (default: %(default)s)",
+    )
+    return parser
+
+
+class _Display:
+    """A bar in a terminal; elsewhere a line for each run."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.total, self.done = console, total, 0
+        columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+        text = TextColumn("{task.description}", markup=False)
+        self.progress = Progress(*columns, text, console=console, disable=not console.is_terminal)
+        self.bar = self.progress.add_task("starting", total=total)
+
+    def started(self, runs: Sequence[Any]) -> None:
+        names = ", ".join(f"{NETWORKS[run.network].title} on {run.task}" for run in runs)
+        self.progress.update(self.bar, description=names)
+
+    def finished(self, run: Any) -> None:
+        self.done += 1
+        self.progress.advance(self.bar)
+        if not self.console.is_terminal:
+            title = NETWORKS[run.network].title
+            print(
+                f"[{self.done}/{self.total}] {run.task}: {title}, seed {run.seed}",
+                file=self.console.file,
+                flush=True,
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the study; 0 when all results are written.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    arguments = _parser().parse_args(argv)
+    full = arguments.full
+    names = arguments.cells or (tuple(NETWORKS) if full else CELLS)
+    plan = Plan(
+        tuple(tasks(full, arguments.task)),
+        tuple(NETWORKS[name] for name in names),
+        arguments.seeds or (5 if full else 3),
+        full,
+    )
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, width=120)  # a file has no width
+    began = time.perf_counter()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    runs = plan.runs()
+    display = _Display(console, len(runs))
+    with display.progress:
+        results, missing = perform(
+            runs,
+            Store(arguments.out / "runs"),
+            arguments.jobs or get_num_threads(),
+            display.started,
+            display.finished,
+        )
+    study = plan.study(results, missing)
+    write_results(arguments.out, results)
+    print_study(console, study)
+    console.print(f"{time.perf_counter() - began:.0f} s; results: {arguments.out}")
+    return 0

@@ -1,0 +1,70 @@
+"""Results as tables for the terminal."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from .study import SIZINGS, Entry, Study
+from .tasks import Array
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    if not np.isfinite(value):
+        return "diverged"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def spread(values: Array) -> str:
+    """Median and, in brackets, the range over the seeds."""
+    middle = number(float(np.median(values)))
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({number(float(values.min()))} to {number(float(values.max()))})"
+
+
+def row(entry: Entry) -> list[str]:
+    """The columns of `HEADINGS`."""
+    return [
+        entry.network.title,
+        str(entry.units),
+        f"{entry.parameters:,}",
+        f"{entry.seconds_per_epoch:.3f}",
+        number(float(np.median(entry.validation_errors))),
+        spread(entry.errors),
+    ]
+
+
+HEADINGS = ("network", "units", "parameters", "s/epoch", "validation", "test error")
+
+
+def baseline_texts(entry: Entry) -> dict[str, str]:
+    """The errors of the obvious answers, by name."""
+    return {name: number(error) for name, error in entry.baselines.items()}
+
+
+def print_study(console: Console, study: Study) -> None:
+    """A table for each way to make networks comparable, and what was skipped."""
+    for sizing, title in SIZINGS.items():
+        table = Table(
+            title=f"At {title}, {study.seeds} seed(s): median error (range)", title_justify="left"
+        )
+        for index, heading in enumerate(HEADINGS):
+            table.add_column(heading, justify="right" if index else "left")
+        for task in study.tasks:
+            entries = study.select(task=task.name, sizing=sizing, variants=True)
+            if not entries:
+                continue
+            table.add_row(f"[bold]{task.title}[/bold]", "", "", "", "", f"[bold]{task.metric}")
+            best = min(entries, key=lambda entry: entry.median)
+            for entry in entries:
+                table.add_row(*row(entry), style="green" if entry is best else None)
+            for name, text in baseline_texts(entries[0]).items():
+                table.add_row(f"baseline: {name}", "", "", "", "", text, style="dim")
+            table.add_section()
+        if table.row_count:
+            console.print(table)
+    for task_name, reason in study.missing.items():
+        console.print(f"{task_name} skipped: {reason}", style="yellow", markup=False)
