@@ -222,7 +222,7 @@ class Hdf5Reader:
         if not isinstance(dataset, self._h5py.Dataset):
             raise ValueError(f"{self.label}: expected a dataset at {path!r}, got none")
         subject = f"{self.label}: dataset {dataset.name!r}"
-        self._check_dataset(dataset, subject)
+        self._guard(lambda: self._check_dataset(dataset, subject))
         value = self._guard(lambda: np.asarray(dataset[()]))
         if value.dtype.kind == "V":  # Keras marks bfloat16, which HDF5 does not know, by name
             return (value.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
@@ -259,7 +259,14 @@ class Hdf5Reader:
         if not self._guard(lambda: name in node.attrs):
             return None
         handle = self._guard(lambda: self._h5py.h5a.open(node.id, name.encode()))
-        declared = math.prod(handle.shape or ()) * handle.dtype.itemsize
+        count = math.prod(handle.shape or ())
+        if count == 0:
+            return []  # an empty list, which h5py writes with the type of numbers
+        # HDF5 crashes on damaged sequences of variable length; nothing but text is read.
+        kind = self._guard(handle.get_type)
+        if not isinstance(kind, self._h5py.h5t.TypeStringID):
+            raise ValueError(f"{self.label}: attribute {name!r}: expected text, got another type")
+        declared = count * kind.get_size()
         if declared > self.size:
             raise ValueError(
                 f"{self.label}: attribute {name!r} declares {declared} bytes in a file of "

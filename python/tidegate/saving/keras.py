@@ -342,15 +342,16 @@ def _group_assignments(
     found = reader.group(reader.root, f"{group}/vars")
     if found is None and _container(reader) != "layers":
         found = reader.group(reader.root, f"{group}/vars".replace("layers", _container(reader), 1))
-    count = 0 if found is None else len(reader.children(found))
-    if count != len(variables):
+    datasets = {} if found is None else reader.children(found)
+    count = len(datasets)
+    if datasets.keys() != {str(index) for index in range(len(variables))}:
         raise ValueError(
             f"Layer '{name}' expected {len(variables)} variables, but received {count} variables "
             f"during loading. Expected: {[variable.name for variable in variables]}"
         )
     result = []
     for index, variable in enumerate(variables):
-        shape = reader.shape(reader.children(found)[str(index)])
+        shape = reader.shape(datasets[str(index)])
         if shape != tuple(variable.shape):
             raise ValueError(
                 f"Layer '{name}': expected variable {variable.name!r} of shape "
