@@ -1,8 +1,8 @@
 """`tidegate compare`: feed-forward and gated recurrent networks on the same data, as a study.
 
 Modules, each using only those before it: `tasks` (data), `networks` (models), `runs` (one
-training), `study` (all of them, kept in files), `tables` (for the terminal), `main` (the command
-line).
+training), `study` (all of them, kept in files), `tables` (figures as text), `claims` (what the
+results say), `plots`, `costs` (against other frameworks), `report` (HTML), `main` (command line).
 """
 
 from __future__ import annotations

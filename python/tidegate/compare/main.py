@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -13,8 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..config import get_num_threads
+from .claims import HELD, IN_PART, NOT, Verdict, verdicts
+from .costs import measure
 from .networks import CELLS, NETWORKS
-from .study import Plan, Store, perform, write_results
+from .plots import Plot, draw_all, write_plots
+from .report import html
+from .study import Plan, Store, Study, perform, write_atomically, write_results
 from .tables import print_study
 from .tasks import FAMILIES, QUICK_FAMILIES, tasks
 
@@ -132,6 +137,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     study = plan.study(results, missing)
     write_results(arguments.out, results)
+    found = verdicts(study)
     print_study(console, study)
-    console.print(f"{time.perf_counter() - began:.0f} s; results: {arguments.out}")
+    _print_verdicts(console, found)
+    costs = _measure_costs(console, arguments.out) if full else []
+    with console.status("drawing"):
+        plots = _draw(console, study)
+    write_plots(arguments.out / "plots", plots)
+    command = " ".join(["tidegate compare", *(sys.argv[1:] if argv is None else argv)])
+    report = arguments.out / "report.html"
+    write_atomically(report, html(study, found, plots, costs, command))
+    console.print(
+        f"{time.perf_counter() - began:.0f} s, {len(results)} runs. Report: {report}; plots, CSV "
+        "and JSON beside it.",
+        highlight=False,
+    )
     return 0
+
+
+def _print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """The article's claims, and what became of them."""
+    if verdicts:
+        console.print("\nThe article's claims here (reasons in the report):", style="bold")
+    for verdict in verdicts:
+        colour = {HELD: "green", IN_PART: "yellow", NOT: "red"}.get(verdict.answer, "dim")
+        console.print(f"[{colour}]{verdict.answer:>13}[/{colour}]  {verdict.claim}")
+
+
+def _measure_costs(console: Console, folder: Path) -> list[dict[str, Any]]:
+    costs = []
+    with console.status("timing frameworks"):
+        for cost in measure():
+            costs.append(cost)
+            seconds = f"{cost['seconds']:.3f} s/epoch" if "seconds" in cost else "failed"
+            console.print(f"{cost['cell']}, {cost['framework']}: {seconds}", highlight=False)
+    write_atomically(folder / "costs.json", json.dumps(costs, indent=1) + "\n")
+    return costs
+
+
+def _draw(console: Console, study: Study) -> list[Plot]:
+    try:
+        return list(draw_all(study))
+    except ImportError as error:
+        console.print(f"no plots: {error} (pip install matplotlib)", style="yellow", markup=False)
+        return []

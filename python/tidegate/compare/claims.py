@@ -1,0 +1,368 @@
+"""The article's claims against the results: every sentence is computed, with the spread over seeds.
+
+One group of networks is better than another on a task only if the best of the one, by the median,
+is better with its worst seed than the best of the other with its best seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .networks import Network
+from .study import Entry, Study
+from .tables import number, spread
+from .tasks import Array, Task
+
+HELD, IN_PART, NOT, OPEN = "held", "held in part", "did not hold", "undecided"
+
+# Of the best baseline's error: who stays above it has learned nothing worth mentioning.
+_LEARNED = 0.9
+# Of the best baseline's error: who stays below it in every seed keeps what the task asks for.
+_KEPT = 0.5
+# Test errors may be that many times the validation error at which training ends.
+_SOLVED = 2.0
+# What is left of a gradient that counts as vanished, and the reverse as exploded.
+_VANISHED = 1e-3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim."""
+
+    claim: str
+    where: str  # in the article
+    answer: str
+    reasons: tuple[str, ...]
+
+
+def _named(entry: Entry) -> str:
+    return f"{entry.network.title} {spread(entry.errors)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _rank(entry: Entry) -> tuple[float, float]:
+    return entry.median, float(entry.errors.max())
+
+
+def _solves(entry: Entry) -> bool:
+    """Training ends where a task counts as solved, so what differs below that means nothing."""
+    solved = entry.task.solved
+    return solved is not None and bool(entry.errors.max() <= _SOLVED * solved)
+
+
+def compare(first: Sequence[Entry], second: Sequence[Entry]) -> tuple[str, str]:
+    """`"first"`, `"second"`, `"level"` or `"none"` (nobody learned); and why, with figures."""
+    a, b = (min(group, key=_rank) for group in (first, second))
+    figures = f"{_named(a)} against {_named(b)}"
+    if _solves(a) and _solves(b):
+        return "level", f"both solve it in every seed: {figures}"
+    if min(a.median, b.median) > _LEARNED * a.best_baseline:
+        return "none", f"nobody does better than the baseline {number(a.best_baseline)}: {figures}"
+    if len(a.errors) < 2:
+        return "level", f"one seed has no spread, so nothing is decided: {figures}"
+    if a.errors.max() < b.errors.min():
+        return "first", f"{a.network.title} is ahead in every seed: {figures}"
+    if b.errors.max() < a.errors.min():
+        return "second", f"{b.network.title} is ahead in every seed: {figures}"
+    return "level", f"no difference beyond the spread: {figures}"
+
+
+def _over_tasks(
+    tasks: Sequence[Task],
+    groups: Callable[[Task], tuple[list[Entry], list[Entry]]],
+    level_is_enough: bool = False,
+) -> tuple[str, tuple[str, ...]]:
+    """Whether the first group is better (or as good) on each task: an answer with its reasons."""
+    counts = dict.fromkeys(("first", "second", "level", "none"), 0)
+    reasons = []
+    for task in tasks:
+        first, second = groups(task)
+        if first and second:
+            outcome, sentence = compare(first, second)
+            counts[outcome] += 1
+            reasons.append(f"{task.title}: {sentence}.")
+    good = counts["first"] + level_is_enough * counts["level"]
+    bad = counts["second"] + (not level_is_enough) * counts["level"]
+    if counts["first"] + counts["second"] == 0:
+        answer = OPEN
+    elif bad == 0:
+        answer = HELD
+    else:
+        answer = IN_PART if good else NOT
+    return answer, tuple(reasons)
+
+
+def winner(entries: Sequence[Entry]) -> str:
+    """Who is best on a task, and who cannot be told from it."""
+    ranked = sorted(entries, key=_rank)
+    best = ranked[0]
+    solvers = [_named(entry) for entry in ranked if _solves(entry)]
+    if solvers:
+        return f"Solved in every seed by {_listed(solvers)}."
+    if best.median > best.best_baseline:
+        return f"Nobody is better than the best baseline, {number(best.best_baseline)}."
+    if len(ranked) == 1 or len(best.errors) < 2:
+        return f"Lowest: {_named(best)}."
+    level = [e.network.title for e in ranked[1:] if e.errors.min() <= best.errors.max()]
+    if level:
+        return f"Lowest median: {_named(best)}; within its spread: {_listed(level)}."
+    return f"Best in every seed: {_named(best)}; next: {_named(ranked[1])}."
+
+
+def _memory(study: Study) -> Verdict | None:
+    tasks = [task for task in study.tasks if task.lag]
+
+    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
+        entries = study.select(task=task.name, sizing="parameters")
+        return [e for e in entries if e.network.gated], [e for e in entries if not e.network.gated]
+
+    answer, reasons = _over_tasks(tasks, groups)
+    if not reasons:
+        return None
+    return Verdict(
+        "Gated networks keep long-range dependencies where traditional networks lose them.",
+        "2, Q1, Q3",
+        answer,
+        reasons + tuple(_reaches(study)),
+    )
+
+
+def _reaches(study: Study) -> list[str]:
+    """For each memory task, up to which lag every network keeps what it needs, in every seed."""
+    sentences = []
+    for family in dict.fromkeys(task.family for task in study.tasks if task.lag):
+        entries = study.select(family=family, sizing="parameters")
+        reach: dict[str, int] = {}
+        failed: set[str] = set()
+        for entry in sorted(entries, key=lambda entry: entry.task.lag or 0):
+            title = entry.network.title
+            if entry.errors.max() < _KEPT * entry.best_baseline and title not in failed:
+                reach[title] = entry.task.lag or 0
+            else:
+                failed.add(title)
+                reach.setdefault(title, 0)
+        texts = [f"{title} {lag or 'none'}" for title, lag in reach.items()]
+        sentences.append(
+            f"Longest lag of {family} up to which every seed stays below half of the baseline's "
+            f"error: {', '.join(texts)}."
+        )
+    return sentences
+
+
+def _longest(study: Study) -> list[Task]:
+    """The task with the longest lag of each family."""
+    by_family = {t.family: t for t in sorted(study.tasks, key=lambda t: t.lag or 0) if t.lag}
+    return list(by_family.values())
+
+
+def _remains(entry: Entry, when: str) -> Array:
+    """What is left, at the first step, of the gradient at the last; one number per seed."""
+    return entry.factors(when) ** (entry.task.time - 1)
+
+
+def _distance(entry: Entry, when: str) -> Array:
+    """How far the gradient's change per step is from none, on a logarithmic scale."""
+    with np.errstate(divide="ignore"):
+        return np.abs(np.log(entry.factors(when)))
+
+
+def _gradients(study: Study, when: str, words: str) -> Verdict | None:
+    reasons, outcomes = [], []
+    for task in _longest(study):
+        entries = study.select(task=task.name, sizing="units")
+        gated = [e for e in entries if e.network.gated]
+        simple = [e for e in entries if e.network.recurrent and not e.network.gated]
+        if not gated or not simple:
+            continue
+        theirs = _distance(simple[0], when)
+        for entry in gated:
+            own = _distance(entry, when)
+            if own.max() < theirs.min():
+                outcomes.append(1)
+            else:
+                outcomes.append(-1 if theirs.max() < own.min() else 0)
+        texts = [
+            f"{e.network.title} x{spread(e.factors(when))} per step, "
+            f"{number(float(np.median(_remains(e, when))))} in all"
+            for e in [*simple, *gated]
+        ]
+        reasons.append(f"{task.title}, back to the first step: {'; '.join(texts)}.")
+    if not reasons:
+        return None
+    if all(o == 1 for o in outcomes):
+        answer = HELD
+    elif 1 in outcomes:
+        answer = IN_PART
+    else:
+        answer = NOT if -1 in outcomes else OPEN
+    return Verdict(
+        f"Gates keep the gradient from vanishing or exploding ({words}).",
+        "2, 3.1, A1",
+        answer,
+        tuple(reasons),
+    )
+
+
+def _still_vanishing(study: Study) -> Verdict | None:
+    reasons = []
+    count = vanished = 0
+    for task in _longest(study):
+        for entry in study.select(task=task.name, sizing="units"):
+            if not entry.network.gated:
+                continue
+            for when, words in (("start", "before"), ("trained", "after")):
+                remains = _remains(entry, when)
+                count += 1
+                if (remains < _VANISHED).all():
+                    vanished += 1
+                    reasons.append(
+                        f"{task.title}, {entry.network.title} {words} training: the gradient of "
+                        f"the first step is {spread(remains)} of the last's."
+                    )
+    if not count:
+        return None
+    if not reasons:
+        reasons = [f"No gated network's gradient falls below {_VANISHED:g} in every seed."]
+    return Verdict(
+        "Gradients can still vanish in gated networks.",
+        "5.2, A4",
+        HELD if vanished else NOT,
+        tuple(reasons),
+    )
+
+
+def _parameters(study: Study) -> Verdict | None:
+    reasons, fewer = [], []
+    for task in study.tasks:
+        found = [study.select(task.name, name, "units") for name in ("gru", "lstm")]
+        if all(found):
+            gru, lstm = found[0][0], found[1][0]
+            fewer.append(gru.parameters < lstm.parameters)
+            reasons.append(
+                f"{task.title}, {gru.units} units: {gru.parameters:,} against "
+                f"{lstm.parameters:,} ({gru.parameters / lstm.parameters:.0%}); "
+                f"{compare([gru], [lstm])[1]}."
+            )
+    if not reasons:
+        return None
+    answer = HELD if all(fewer) else (IN_PART if any(fewer) else NOT)
+    return Verdict("The GRU needs fewer parameters than the LSTM.", "3.2", answer, tuple(reasons))
+
+
+def _sequences(study: Study) -> Verdict | None:
+    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
+        entries = study.select(task=task.name, sizing="parameters")
+        return [e for e in entries if e.network.gated], [e for e in entries if not e.network.gated]
+
+    answer, reasons = _over_tasks([task for task in study.tasks if not task.lag], groups)
+    if not reasons:
+        return None
+    return Verdict(
+        "Gated networks handle real sequences better than traditional networks.",
+        "1, Q3",
+        answer,
+        reasons,
+    )
+
+
+def _costs(study: Study) -> Verdict | None:
+    ratios: dict[str, list[tuple[float, float]]] = {}
+    for task in study.tasks:
+        simple = study.select(task.name, "simple_rnn", "units")
+        for entry in study.select(task.name, sizing="units"):
+            if simple and entry.network.gated:
+                ratios.setdefault(entry.network.title, []).append(
+                    (
+                        entry.parameters / simple[0].parameters,
+                        entry.seconds_per_epoch / simple[0].seconds_per_epoch,
+                    )
+                )
+    if not ratios:
+        return None
+    times = [time for pairs in ratios.values() for _, time in pairs]
+    reasons = []
+    for title, pairs in ratios.items():
+        sizes, own = zip(*pairs, strict=True)
+        reasons.append(
+            f"{title}, times SimpleRNN's at equal units: parameters {spread(np.array(sizes))}, "
+            f"seconds per epoch {spread(np.array(own))} over {len(pairs)} tasks."
+        )
+    longer = [time > 1 for time in times]
+    answer = HELD if all(longer) else (IN_PART if any(longer) else NOT)
+    return Verdict(
+        "Gated networks have more parameters, which makes training take longer.",
+        "5.1, A4",
+        answer,
+        tuple(reasons),
+    )
+
+
+def _article_gru(study: Study) -> Verdict | None:
+    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
+        own = study.select(task.name, "dual_state_gru", "parameters")
+        return own, study.select(task.name, "gru", "parameters")
+
+    answer, reasons = _over_tasks(study.tasks, groups, level_is_enough=True)
+    if not reasons:
+        return None
+    bounds = []
+    for entry in study.select(network="dual_state_gru", sizing="units"):
+        h, c = (entry.largest("trained", name).max() for name in ("largest", "largest_cell"))
+        bounds.append((float(h), float(c), entry.task.title))
+    h, c, title = max(bounds, default=(0.0, 0.0, ""))
+    others = [
+        float(entry.largest("trained").max())
+        for name in ("simple_rnn", "lstm", "gru")
+        for entry in study.select(network=name, sizing="units")
+    ]
+    if bounds and others:
+        reasons += (
+            f"Its states are not bounded by 1: after training |h| reaches {number(h)} and |C| "
+            f"{number(c)} ({title}); no other network's |h| exceeds {number(max(others))}.",
+        )
+    return Verdict(
+        "The GRU as section 3.2 writes it, with two states, does as well as the usual GRU or "
+        "better.",
+        "3.2",
+        answer,
+        reasons,
+    )
+
+
+def _variants(study: Study) -> list[Verdict]:
+    verdicts = []
+    networks = dict.fromkeys(e.network for e in study.entries if e.network.variant_of)
+    for network in networks:
+
+        def groups(task: Task, network: Network = network) -> tuple[list[Entry], list[Entry]]:
+            own = study.select(task.name, network.name, "units", variants=True)
+            return own, study.select(task.name, network.variant_of, "units")
+
+        answer, reasons = _over_tasks(study.tasks, groups)
+        if reasons:
+            verdicts.append(
+                Verdict(f"Helps memory: {network.title}.", "5.2, a proposal", answer, reasons)
+            )
+    return verdicts
+
+
+def verdicts(study: Study) -> list[Verdict]:
+    """All claims that the results say something about."""
+    found = [
+        _memory(study),
+        _gradients(study, "start", "before training, as initialised"),
+        _gradients(study, "trained", "after training"),
+        _still_vanishing(study),
+        _sequences(study),
+        _parameters(study),
+        _costs(study),
+        _article_gru(study),
+        *_variants(study),
+    ]
+    return [verdict for verdict in found if verdict is not None]
