@@ -232,6 +232,12 @@ class Layer:
                 cls.__dict__["backward"]
             )
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
+        layer = super().__new__(cls)
+        if not _is_builtin(cls) and "get_config" not in cls.__dict__:
+            layer._constructor_arguments = _plain_arguments(cls, args, kwargs)
+        return layer
+
     def __init__(
         self,
         *,
@@ -330,8 +336,12 @@ class Layer:
         return _join_shapes(*shapes)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, as plain data."""
+        """The constructor's arguments, as plain data.
+
+        That of a user's class need not be defined if all arguments are plain data.
+        """
         config = {
+            **self.__dict__.get("_constructor_arguments", {}),
             "name": self.name,
             "trainable": self.trainable,
             "dtype": dtype_config(self._dtype),
@@ -699,6 +709,20 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+def _plain_arguments(cls: type, args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a constructor call, if all of them are plain data."""
+    try:
+        bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
+    except TypeError:  # the constructor will complain; or there is none to come, as in a copy
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
+        kind = bound.signature.parameters[name].kind
+        found.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+    plain = all(isinstance(v, int | float | str | None) for v in flatten(list(found.values())))
+    return found if plain else {}
 
 
 def _join_shapes(first: Any, second: Any) -> Any:

@@ -61,9 +61,8 @@ class TimeDistributed(Wrapper):
         if mask is not None:
             mask = np.asarray(mask)
             self._check_mask(mask, inputs.shape)
-            # A mask of (batch, time) says nothing about the axes inside a step.
-            if takes.takes_mask and mask.ndim > 2:
-                kwargs["mask"] = mask.reshape(-1, *mask.shape[2:])
+            if takes.takes_mask:
+                kwargs["mask"] = self._merged(mask)
         y = self.layer.call(self._merged(inputs), **kwargs)
         if training:
             self._saved = inputs.shape
