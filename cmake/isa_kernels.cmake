@@ -34,7 +34,8 @@ set(tidegate_kernel_options
     $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 if(TIDEGATE_SANITIZE)
-  list(APPEND tidegate_kernel_options -O1)
+  # Everything is inlined into the hot loops: these three checks of every access would double the time to compile.
+  list(APPEND tidegate_kernel_options -O1 -fno-sanitize=null,alignment,object-size)
 else()
   # Debug builds too: Eigen at -O0 is a hundred times slower. Hot loops are unrolled by hand where it pays; -O3 would
   # only unroll the rest, for half as much code again.
