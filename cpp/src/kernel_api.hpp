@@ -72,8 +72,8 @@ struct ForwardArgs {
   T* dropped_state;   // (2, gates, batch, state_stride): h times its dropout factors, or null
   T* saved;           // (time, padded units, batch * saved), or one step of it when not training
   bool training;
-  T* projection;      // per thread: projection_size
-  int64_t projection_size, chunk;  // chunk: steps of time whose projection is held at once
+  T* projection;      // of `chunk` steps of time: chunk * batch * gates * padded units
+  int64_t chunk;
   int32_t* row_ids;   // per thread: batch
   bool (*poll)(void*);  // asked by thread 0 between chunks; true: stop
   void* poll_data;
@@ -105,8 +105,7 @@ struct BackwardArgs {
   T* d_z[2];               // each chunk * batch rows in panels of gradient_slots vectors
   int64_t chunk;
   T* weight_sums;          // packed sums of every weight gradient: weight_sums_size
-  T* packed_rows;          // per thread: packed_rows_size
-  int64_t packed_rows_size;
+  T* packed_rows;          // inputs and states of a chunk, packed for those sums: packed_rows_size
   int32_t* row_ids;        // per thread: batch
   int32_t* first_valid;    // (batch): first unmasked step of each row, when masked
 };
@@ -126,7 +125,7 @@ struct CellKernels {
   void (*pack_transposed)(const T* kernel, int64_t columns, int64_t units, bool recurrent, T* packed, int part,
                           int parts);
   int64_t (*weight_sums_size)(int64_t features, int64_t units, bool dropout);
-  int64_t (*packed_rows_size)(int64_t features, int64_t units, bool dropout, int64_t rows, int threads);
+  int64_t (*packed_rows_size)(int64_t features, int64_t units, bool dropout, int64_t rows);
 };
 
 // The products of a dense layer, forward and backward: y (n, columns) = x (n, K) @ packed + bias.

@@ -185,7 +185,7 @@ Recurrent<T>::Recurrent(const std::string& cell, int64_t features, int64_t units
     m.recurrent_bias.resize(m.gates() * padded<T>(units));
     m.cell.pack_bias(bias + m.gates() * units, units, m.recurrent_bias.data());
   }
-  parallel(threads_for(m.flops(2)), [&](int part, int parts, Barrier*) {
+  parallel(threads_for(m.flops(2)), m.flops(2), [&](int part, int parts, Barrier*) {
     m.cell.pack_kernel(kernel, features, units, false, m.kernel.data(), part, parts);
     m.cell.pack_kernel(recurrent_kernel, units, units, true, m.recurrent_kernel.data(), part, parts);
   });
@@ -209,7 +209,7 @@ void Recurrent<T>::prepare_training(const T* kernel, const T* recurrent_kernel) 
   if (m.prepared.load(std::memory_order_relaxed)) return;
   m.kernel_transposed.resize(m.cell.packed_transposed_size(m.features, m.units));
   m.recurrent_kernel_transposed.resize(m.cell.packed_transposed_size(m.units, m.units));
-  parallel(threads_for(m.flops(2)), [&](int part, int parts, Barrier*) {
+  parallel(threads_for(m.flops(2)), m.flops(2), [&](int part, int parts, Barrier*) {
     m.cell.pack_transposed(kernel, m.features, m.units, false, m.kernel_transposed.data(), part, parts);
     m.cell.pack_transposed(recurrent_kernel, m.units, m.units, true, m.recurrent_kernel_transposed.data(), part, parts);
   });
@@ -273,8 +273,7 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
   const int64_t row_bytes = gates * thread_columns * static_cast<int64_t>(sizeof(T));
   const int64_t rows = std::max<int64_t>(48, (256 << 10) / row_bytes);
   a.chunk = clamp((rows + thread_rows - 1) / thread_rows, 1, in.time);
-  a.projection_size = (a.chunk * thread_rows * gates * thread_columns + 63) / 64 * 64;
-  Buffer<T> projection(plan.threads * a.projection_size);
+  Buffer<T> projection(a.chunk * in.batch * gates * columns);
   a.projection = projection.data();
   Buffer<int32_t> row_ids(plan.threads * in.batch);
   a.row_ids = row_ids.data();
@@ -283,10 +282,7 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
   PollState poll_state{poll};
   a.stop = &stop;
   if (poll.ask) a.poll = PollState::ask, a.poll_data = &poll_state;
-  parallel(plan.threads, [&](int thread, int threads, Barrier* barrier) {
-    // Alone (the team was busy): the split for one thread does everything.
-    m.cell.forward(a, thread, threads, barrier);
-  });
+  parallel(plan.threads, flops, [&](int thread, int threads, Barrier* barrier) { m.cell.forward(a, thread, threads, barrier); });
   if (stop) throw Interrupted();
   if (kept) {
     kept->args = a;
@@ -306,7 +302,8 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
     return;
   }
   ForwardArgs<T> a = context.data->args;
-  const Plan plan = tidegate::plan(2 * m.flops(a.batch * a.time), 2.0 * gates * m.units * m.units * a.batch, a.batch,
+  const double flops = 2 * m.flops(a.batch * a.time);
+  const Plan plan = tidegate::plan(flops, 2.0 * gates * m.units * m.units * a.batch, a.batch,
                                    m.panels(), m.cell.info.two_phases ? 2 : 1);
   a.split = plan.split;
 
@@ -342,13 +339,7 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
   const bool dropout = a.recurrent_dropout != nullptr;
   Buffer<T> sums(m.cell.weight_sums_size(m.features, m.units, dropout));
   g.weight_sums = sums.data();
-  // As if alone where the team may be busy: then one thread holds the rows of all.
-  g.packed_rows_size = m.cell.packed_rows_size(m.features, m.units, dropout, g.chunk * a.batch, 1);
-  if (plan.threads > 1) {
-    const int64_t share = m.cell.packed_rows_size(m.features, m.units, dropout, g.chunk * a.batch, plan.threads);
-    g.packed_rows_size = std::max((g.packed_rows_size + plan.threads - 1) / plan.threads, share);
-  }
-  Buffer<T> packed_rows(plan.threads * g.packed_rows_size);
+  Buffer<T> packed_rows(m.cell.packed_rows_size(m.features, m.units, dropout, g.chunk * a.batch));
   g.packed_rows = packed_rows.data();
   Buffer<int32_t> row_ids(plan.threads * a.batch), first_valid(a.mask ? a.batch : 0);
   g.row_ids = row_ids.data();
@@ -359,7 +350,7 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
   a.stop = &stop;
   a.poll = poll.ask ? PollState::ask : nullptr;
   a.poll_data = &poll_state;
-  parallel(plan.threads, [&](int thread, int threads, Barrier* barrier) { m.cell.backward(g, thread, threads, barrier); });
+  parallel(plan.threads, flops, [&](int thread, int threads, Barrier* barrier) { m.cell.backward(g, thread, threads, barrier); });
   if (stop) throw Interrupted();
 }
 
@@ -472,9 +463,9 @@ Buffer<T> packed_matrix(const T* matrix, int64_t rows, int64_t columns, bool tra
 
 template <class T>
 void multiply(const DenseArgs<T>& args, int64_t n) {
-  const int threads = static_cast<int>(
-      std::max<int64_t>(1, std::min<int64_t>(threads_for(2.0 * n * args.K * args.columns), n)));
-  parallel(threads, [&](int part, int parts, Barrier*) {
+  const double flops = 2.0 * n * args.K * args.columns;
+  const int threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads_for(flops), n)));
+  parallel(threads, flops, [&](int part, int parts, Barrier*) {
     kernels<T>().dense.multiply(args, n * part / parts, n * (part + 1) / parts);
   });
 }

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
@@ -35,46 +36,59 @@ inline void pause() {
 constexpr auto kIdleSpin = std::chrono::microseconds(200);
 constexpr int kBarrierSpins = 4000;  // some tens of microseconds, then the core is offered to others
 
-// One worker and its mailbox. `go` counts the jobs sent; the fields before it are written by the caller only while the
-// worker waits.
+// One worker and its mailbox. A job is offered; a worker that takes it before the caller takes it back waits for `started`
+// and runs it. The plain fields are written by the caller only while the worker has nothing or waits for `started`.
 struct Worker {
+  enum Offer : int { none, offered, taken };
   Task task = nullptr;
   void* data = nullptr;
   int thread = 0, threads = 0;
   Barrier* barrier = nullptr;
   std::atomic<int>* pending = nullptr;
-  alignas(64) std::atomic<unsigned> go{0};
+  alignas(64) std::atomic<int> offer{none};
+  std::atomic<bool> started{false};
   std::atomic<bool> asleep{false};
   std::mutex mutex;
   std::condition_variable wake;
 
-  void send() {
-    go.fetch_add(1);  // sequentially consistent, like the load of `asleep`: one of the two sides sees the other
+  void make_offer() {
+    offer.store(offered);  // sequentially consistent, like the load of `asleep`: one of the two sides sees the other
     if (asleep.load()) {
       std::lock_guard<std::mutex> lock(mutex);
       wake.notify_one();
     }
   }
+  bool take_back() {  // false: it was taken
+    int expected = offered;
+    return offer.compare_exchange_strong(expected, none);
+  }
 
-  void wait(unsigned seen) {
+  void wait_for_offer() {
     const auto until = std::chrono::steady_clock::now() + kIdleSpin;
     do {
       for (int i = 0; i < 64; ++i) {
-        if (go.load(std::memory_order_acquire) != seen) return;
+        if (offer.load(std::memory_order_acquire) == offered) return;
         pause();
       }
       std::this_thread::yield();
     } while (std::chrono::steady_clock::now() < until);
     std::unique_lock<std::mutex> lock(mutex);
     asleep.store(true);
-    wake.wait(lock, [&] { return go.load() != seen; });
+    wake.wait(lock, [&] { return offer.load() == offered; });
     asleep.store(false);
   }
 
   void loop() {
     FlushDenormals flush;
-    for (unsigned seen = 0;; ++seen) {
-      wait(seen);
+    for (;;) {
+      wait_for_offer();
+      int expected = offered;
+      if (!offer.compare_exchange_strong(expected, taken)) continue;
+      for (int spins = 0; !started.load(std::memory_order_acquire);)
+        if (++spins < kBarrierSpins) pause();
+        else std::this_thread::yield();
+      started.store(false, std::memory_order_relaxed);
+      offer.store(none, std::memory_order_relaxed);
       task(data, thread, threads, barrier);
       pending->fetch_sub(1, std::memory_order_acq_rel);
     }
@@ -84,6 +98,7 @@ struct Worker {
 struct Team {
   std::mutex busy;
   std::vector<std::unique_ptr<Worker>> workers;
+  std::vector<Worker*> taken;  // by the call that is running
 
   void grow(int count) {
     while (static_cast<int>(workers.size()) < count) {
@@ -91,6 +106,7 @@ struct Team {
       std::thread([w = worker.get()] { w->loop(); }).detach();
       workers.push_back(std::move(worker));
     }
+    taken.resize(workers.size());
   }
 };
 
@@ -160,22 +176,52 @@ void barrier_wait(Barrier* barrier) {
     else std::this_thread::yield();
 }
 
-void team_run(int threads, Task task, void* data) {
+namespace {
+
+// How long a call waits for the others to show up: a part of what it takes alone, at some 50 operations a nanosecond.
+std::chrono::nanoseconds patience(double flops) {
+  if (parallel_threshold.load(std::memory_order_relaxed) <= 0) return std::chrono::hours(1);
+  return std::chrono::nanoseconds(static_cast<int64_t>(std::min(5e6, std::max(3e3, flops / 50 / 8))));
+}
+
+// Offers the work to `count` workers and returns those that took it in time.
+int gather(Team& crew, int count, double flops, Worker** taken) {
+  for (int i = 0; i < count; ++i) crew.workers[i]->make_offer();
+  const auto start = std::chrono::steady_clock::now();
+  const auto until = start + patience(flops), polite = start + std::chrono::microseconds(20);
+  int n = 0;
+  for (int i = 0; i < count; ++i) {
+    Worker& worker = *crew.workers[i];
+    while (worker.offer.load(std::memory_order_acquire) == Worker::offered) {
+      const auto now = std::chrono::steady_clock::now();
+      if (now > until && worker.take_back()) break;
+      if (now > polite) std::this_thread::yield();
+      else pause();
+    }
+    if (worker.offer.load(std::memory_order_acquire) == Worker::taken) taken[n++] = &worker;
+  }
+  return n;
+}
+
+}  // namespace
+
+void team_run(int max_threads, double flops, Task task, void* data) {
   FlushDenormals flush;
-  if (threads > 1) {
+  if (max_threads > 1) {
     Team& crew = team();
     std::unique_lock<std::mutex> lock(crew.busy, std::try_to_lock);
     if (lock.owns_lock()) {
-      crew.grow(threads - 1);
-      Barrier barrier(threads);
-      std::atomic<int> pending{threads - 1};
-      for (int i = 1; i < threads; ++i) {
-        Worker& worker = *crew.workers[i - 1];
-        worker.task = task, worker.data = data, worker.thread = i, worker.threads = threads;
+      crew.grow(max_threads - 1);
+      const int helpers = gather(crew, max_threads - 1, flops, crew.taken.data());
+      Barrier barrier(helpers + 1);
+      std::atomic<int> pending{helpers};
+      for (int i = 0; i < helpers; ++i) {
+        Worker& worker = *crew.taken[i];
+        worker.task = task, worker.data = data, worker.thread = i + 1, worker.threads = helpers + 1;
         worker.barrier = &barrier, worker.pending = &pending;
-        worker.send();
+        worker.started.store(true, std::memory_order_release);
       }
-      task(data, 0, threads, &barrier);
+      task(data, 0, helpers + 1, &barrier);
       for (int spins = 0; pending.load(std::memory_order_acquire) > 0;)
         if (++spins < kBarrierSpins) pause();
         else std::this_thread::yield();

@@ -1,10 +1,6 @@
-// The layers through the public headers: many threads at once, fork, the caller's floating-point mode, one step.
+// The layers through the public headers: many callers and threads at once, one step, interruption.
 #include "tidegate/layers.hpp"
 
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cfenv>
 #include <cstring>
 #include <random>
 #include <thread>
@@ -13,10 +9,6 @@
 #include "check.hpp"
 #include "team.hpp"
 #include "tidegate/runtime.hpp"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace {
 
@@ -135,36 +127,6 @@ TEST(many_callers_and_many_threads_give_the_same_bits) {
   tidegate::set_num_threads(1);
   tidegate::set_parallel_threshold(400e3);
 }
-
-#if !defined(__SANITIZE_THREAD__)  // a forked child of a threaded program may not start threads under TSan
-TEST(a_forked_child_makes_its_own_team) {
-  tidegate::set_parallel_threshold(0);
-  tidegate::set_num_threads(3);
-  const Case c("lstm", 7, 5, 3, 20);
-  const auto layer = c.layer();
-  const Floats expected = c.forward(layer);
-  const pid_t child = fork();
-  if (child == 0) _exit(c.forward(layer) == expected ? 0 : 1);
-  int status = 1;
-  waitpid(child, &status, 0);
-  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-  CHECK(c.forward(layer) == expected);
-  tidegate::set_num_threads(1);
-  tidegate::set_parallel_threshold(400e3);
-}
-#endif
-
-#if defined(__x86_64__)
-TEST(the_callers_denormal_mode_comes_back) {
-  const Case c("gru", 2, 3, 3, 5);
-  for (const unsigned mode : {0u, 0x8000u, 0x40u, 0x8040u}) {
-    _mm_setcsr((_mm_getcsr() & ~0x8040u) | mode);
-    c.forward(c.layer());
-    CHECK((_mm_getcsr() & 0x8040u) == mode);
-  }
-  _mm_setcsr(_mm_getcsr() & ~0x8040u);
-}
-#endif
 
 TEST(a_call_can_be_interrupted) {
   const Case c("lstm", 4, 5, 3, 20);

@@ -106,18 +106,12 @@ int64_t weight_sums_size(int64_t features, int64_t units, bool dropout) {
   return last.sums + last.tiles() * last.tile() * last.gates * Panels<Scalar>(units).padded();
 }
 
-// The most rows of packed inputs that one thread holds: `rows` of every tile of its share.
+// Inputs and hidden states of `rows` rows, packed for the tiles of every weight gradient.
 template <class Cell>
-int64_t packed_rows_size(int64_t features, int64_t units, bool dropout, int64_t rows, int threads) {
+int64_t packed_rows_size(int64_t features, int64_t units, bool dropout, int64_t rows) {
   WeightProduct product[kMaxProducts];
-  const int n = weight_products<Cell, Scalar>(features, units, dropout, product);
-  int64_t most = 0;
-  for (int thread = 0; thread < threads; ++thread) {
-    int64_t size = 0;
-    for_shared_tiles(product, n, thread, threads, [&](const WeightProduct& w, int64_t) { size += rows * w.tile(); });
-    most = size > most ? size : most;
-  }
-  return most;
+  const WeightProduct& last = product[weight_products<Cell, Scalar>(features, units, dropout, product) - 1];
+  return rows * (last.tiles_before + last.tiles()) * kMaxRows;
 }
 
 template <class Cell>

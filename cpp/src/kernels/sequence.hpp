@@ -56,7 +56,8 @@ class Forward {
         panels(args.units),
         rows(args.split == Split::rows ? share(args.batch, thread, threads) : Range{0, args.batch}),
         own(args.split == Split::units ? share(panels.count(), thread, threads) : Range{0, panels.count()}),
-        projection(args.projection + thread * args.projection_size),
+        projection(args.projection + (args.split == Split::rows ? rows.first * panels.padded()
+                                                                : own_column() * args.batch) * G * args.chunk),
         row_ids(args.row_ids + thread * args.batch) {}
 
   void run() {
@@ -378,6 +379,7 @@ struct WeightProduct {
   int first, gates;    // the window of d_z
   int dropout_gate;    // whose factors the hidden state carries, or -1
   int64_t sums;        // where its packed sums start
+  int64_t tiles_before;  // of the products before this one
   int tile() const { return tile_rows(gates); }
   int64_t tiles() const { return (rows + tile() - 1) / tile(); }
 };
@@ -387,19 +389,21 @@ template <class Cell, class T>
 int weight_products(int64_t features, int64_t units, bool dropout, WeightProduct (&out)[kMaxProducts]) {
   constexpr int G = Cell::info.gates;
   int n = 0;
-  out[n++] = {WeightProduct::inputs, features + 1, features, Cell::input_slot, G, -1, 0};
+  out[n++] = {WeightProduct::inputs, features + 1, features, Cell::input_slot, G, -1, 0, 0};
   const int hidden_gates = phase_gates<Cell>(0);
   const int bias_row = Cell::info.bias_rows == 2;
   if (dropout) {
     for (int g = 0; g < hidden_gates; ++g)
-      out[n++] = {WeightProduct::hidden, units + bias_row, units, Cell::recurrent_slot + g, 1, g, 0};
+      out[n++] = {WeightProduct::hidden, units + bias_row, units, Cell::recurrent_slot + g, 1, g, 0, 0};
   } else {
-    out[n++] = {WeightProduct::hidden, units + bias_row, units, Cell::recurrent_slot, hidden_gates, -1, 0};
+    out[n++] = {WeightProduct::hidden, units + bias_row, units, Cell::recurrent_slot, hidden_gates, -1, 0, 0};
   }
-  if (Cell::info.two_phases) out[n++] = {WeightProduct::reset, units, units, G - 1, 1, -1, 0};
-  int64_t sums = 0;
+  if (Cell::info.two_phases) out[n++] = {WeightProduct::reset, units, units, G - 1, 1, -1, 0, 0};
+  int64_t sums = 0, tiles = 0;
   for (int i = 0; i < n; ++i) {
     out[i].sums = sums;
+    out[i].tiles_before = tiles;
+    tiles += out[i].tiles();
     sums += out[i].tiles() * out[i].tile() * out[i].gates * Panels<T>(units).padded();
   }
   return n;
@@ -432,8 +436,7 @@ class Backward {
         panels(a.units),
         rows(a.split == Split::rows ? share(a.batch, thread, threads) : Range{0, a.batch}),
         own(a.split == Split::units ? share(panels.count(), thread, threads) : Range{0, panels.count()}),
-        row_ids(args.row_ids + thread * a.batch),
-        packed_rows(args.packed_rows + thread * args.packed_rows_size) {
+        row_ids(args.row_ids + thread * a.batch) {
     products = weight_products<Cell, T>(a.features, a.units, a.recurrent_dropout != nullptr, product);
   }
 
@@ -779,19 +782,16 @@ class Backward {
 
   void weights(int64_t t0, int64_t steps, bool first_chunk) {
     const int64_t M = steps * a.batch;
-    T* packed = packed_rows;
     for_own_tiles([&](const WeightProduct& w, int64_t tile) {
-      pack_rows(w, tile, t0, steps, packed);
-      packed += M * w.tile();
+      pack_rows(w, tile, t0, steps, g.packed_rows + M * (w.tiles_before * kMaxRows + tile * w.tile()));
     });
     for (int64_t p = 0; p < panels.count(); ++p) panels.visit(p, [&](auto tag, int64_t u0, int) {
       using V = decltype(tag);
       constexpr int W = V::width;
-      packed = packed_rows;
       for_own_tiles([&](const WeightProduct& w, int64_t index) {
         const int R = w.tile();
         Tile<T> tile;
-        for (int r = 0; r < R; ++r) tile.row[r] = packed + r;
+        for (int r = 0; r < R; ++r) tile.row[r] = g.packed_rows + M * (w.tiles_before * kMaxRows + index * R) + r;
         tile.row_step = R;
         tile.panel = here.data + here.rows * D * u0 + w.first * W;
         tile.panel_step = D * W;
@@ -800,7 +800,6 @@ class Backward {
         tile.sums_step = w.gates * W;
         if (!first_chunk) tile.init = tile.sums, tile.init_step = tile.sums_step;
         run_tile<V>(tile, R, w.gates);
-        packed += M * R;
       });
     });
   }
@@ -864,7 +863,6 @@ class Backward {
   const Panels<T> panels;
   const Range rows, own;
   int32_t* const row_ids;
-  T* const packed_rows;
   WeightProduct product[kMaxProducts];
   int products = 0, active = 0;
   Gradients here{nullptr, 0, 0}, next{nullptr, 0, 0};
