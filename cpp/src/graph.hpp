@@ -47,6 +47,10 @@ struct GraphLayer {
 // Rows of a table by numbers that hold ids; those out of range give zeros.
 template <class T>
 void look_up(const GraphLayer<T>& embedding, const T* ids, int64_t count, T* y) noexcept;
+template <class T, class Number>
+bool is_id(const GraphLayer<T>& embedding, Number id) noexcept {
+  return id > Number(-1) && id < static_cast<Number>(embedding.input_dim);
+}
 template <class T>
 void check_ids(const GraphLayer<T>& embedding, const T* ids, int64_t count);  // throws Error
 // y = x where a row differs from the mask value somewhere, else zeros; used[row] tells.

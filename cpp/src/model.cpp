@@ -465,8 +465,8 @@ void apply(const OutputActivation& activation, const T* x, int64_t rows, int64_t
 template <class T>
 void look_up(const GraphLayer<T>& embedding, const T* ids, int64_t count, T* y) noexcept {
   for (int64_t i = 0; i < count; ++i, y += embedding.output_dim) {
-    const bool known = ids[i] > T(-1) && ids[i] < static_cast<T>(embedding.input_dim);
-    if (known) std::copy_n(embedding.table.data() + static_cast<int64_t>(ids[i]) * embedding.output_dim, embedding.output_dim, y);
+    if (is_id(embedding, ids[i]))
+      std::copy_n(embedding.table.data() + static_cast<int64_t>(ids[i]) * embedding.output_dim, embedding.output_dim, y);
     else std::fill_n(y, embedding.output_dim, T(0));
   }
 }
@@ -474,7 +474,7 @@ void look_up(const GraphLayer<T>& embedding, const T* ids, int64_t count, T* y) 
 template <class T>
 void check_ids(const GraphLayer<T>& embedding, const T* ids, int64_t count) {
   for (int64_t i = 0; i < count; ++i)
-    if (!(ids[i] > T(-1) && ids[i] < static_cast<T>(embedding.input_dim)))
+    if (!is_id(embedding, ids[i]))
       fail(embedding.subject, "ids from 0 to " + std::to_string(embedding.input_dim - 1), std::to_string(ids[i]));
 }
 

@@ -36,7 +36,8 @@ struct Program {
   std::vector<Operation<T>> operations;
   std::vector<const Recurrent<T>*> recurrent;
   int64_t input_size, output_size;
-  bool masks = false;  // some step may be masked
+  bool masks = false;                        // some step may be masked
+  const GraphLayer<T>* embedding = nullptr;  // the first layer, if it is one
 
   explicit Program(const Graph<T>& graph) {
     bool timed = graph.has_time, masked = false;
@@ -75,6 +76,7 @@ struct Program {
       operations.push_back({&layer, in / columns, columns, product(dims), index, mask});
     }
     output_size = operations.empty() ? input_size : operations.back().out;
+    if (!operations.empty() && operations[0].layer->kind == LayerKind::embedding) embedding = operations[0].layer;
   }
 
   int states(int layer) const { return recurrent[layer]->cell().states; }
@@ -265,6 +267,12 @@ struct StreamOf {
   }
 
   template <class Other>
+  bool knows(const Other* x) const noexcept {
+    return !program.embedding ||
+           std::all_of(x, x + batch * program.input_size, [&](Other id) { return is_id(*program.embedding, id); });
+  }
+
+  template <class Other>
   void step_as(const Other* x, Other* y) noexcept {
     if constexpr (std::is_same_v<T, Other>) {
       step(x, y);
@@ -280,7 +288,6 @@ struct StreamOf {
 template <class T>
 struct PoolOf {
   const Program<T> program;
-  const GraphLayer<T>* embedding = nullptr;  // the first layer, if it is one
   std::vector<std::vector<Buffer<T>>> states;  // of each recurrent layer, (capacity, units) each; the last is `previous`
   struct Lane {
     Worker<T> worker;
@@ -295,8 +302,6 @@ struct PoolOf {
     for (const auto& operation : program.operations) {
       flops_per_row += 2.0 * static_cast<double>(operation.rows * operation.columns) * static_cast<double>(operation.out);
     }
-    if (!program.operations.empty() && program.operations[0].layer->kind == LayerKind::embedding)
-      embedding = program.operations[0].layer;
     for (const Recurrent<T>* layer : program.recurrent) {
       const double units = static_cast<double>(layer->units());
       flops_per_row += 2.0 * layer->cell().gates * units * (units + static_cast<double>(layer->features()));
@@ -325,9 +330,10 @@ struct PoolOf {
   }
 
   void step(const int64_t* ids, int64_t count, const T* x, T* y) {
-    const int threads = static_cast<int>(std::min<int64_t>(threads_for(flops_per_row * static_cast<double>(count)), count));
+    const double flops = flops_per_row * static_cast<double>(count);
+    const int threads = static_cast<int>(std::min<int64_t>(threads_for(flops), count));
     grow(threads);
-    parallel(threads, [&](int part, int parts, Barrier*) {
+    parallel(threads, flops, [&](int part, int parts, Barrier*) {
       Lane& lane = *lanes[part];
       const int64_t last = count * (part + 1) / parts;
       for (int64_t first = count * part / parts; first < last; first += kBlockRows) {
@@ -364,13 +370,13 @@ struct PoolOf {
   template <class Other>
   void step_as(const int64_t* ids, int64_t count, const Other* x, Other* y) {
     if constexpr (std::is_same_v<T, Other>) {
-      if (embedding) check_ids(*embedding, x, count * program.input_size);
+      if (program.embedding) check_ids(*program.embedding, x, count * program.input_size);
       step(ids, count, x, y);
     } else {
       if (input.size() < count * program.input_size) input.resize(count * program.input_size);
       if (output.size() < count * program.output_size) output.resize(count * program.output_size);
       std::copy_n(x, count * program.input_size, input.data());
-      if (embedding) check_ids(*embedding, input.data(), count * program.input_size);
+      if (program.embedding) check_ids(*program.embedding, input.data(), count * program.input_size);
       step(ids, count, input.data(), output.data());
       std::copy_n(output.data(), count * program.output_size, y);
     }
@@ -415,6 +421,12 @@ void Stream::step(const float* input, float* output) noexcept {
 }
 void Stream::step(const double* input, double* output) noexcept {
   impl_->with([&](auto& stream) { stream.step_as(input, output); });
+}
+bool Stream::knows(const float* input) const noexcept {
+  return impl_->with([&](auto& stream) { return stream.knows(input); });
+}
+bool Stream::knows(const double* input) const noexcept {
+  return impl_->with([&](auto& stream) { return stream.knows(input); });
 }
 void Stream::reset() noexcept {
   impl_->with([](auto& stream) { stream.reset(); });

@@ -74,6 +74,21 @@ py::array activate(const std::string& name, const py::array_t<T>& x) {
   return y;
 }
 
+// Over the last axis.
+template <class T>
+py::array softmax_of(const py::array_t<T>& x, bool logarithm) {
+  const Shape shape = shape_of(x);
+  if (shape.empty()) throw py::value_error("softmax: expected x with at least one axis, got a scalar");
+  py::array_t<T> y(shape);
+  const T* from = x.data();
+  T* to = y.mutable_data();
+  const int64_t columns = shape.back(), rows = columns ? x.size() / columns : 0;
+  py::gil_scoped_release release;
+  if (logarithm) log_softmax(from, rows, columns, to);
+  else softmax(from, rows, columns, to);
+  return y;
+}
+
 template <class T>
 py::array activate_backward(const std::string& name, const py::array_t<T>& x, const py::object& d_object) {
   const auto d_y = checked<T>("activation_backward", "d_outputs", d_object, shape_of(x));
@@ -117,6 +132,14 @@ void bind_dense(py::module_& m) {
                                                 : activate<double>(name, contiguous<double>(x));
       },
       py::arg("name"), py::arg("x"));
+  for (const bool logarithm : {false, true})
+    m.def(
+        logarithm ? "log_softmax" : "softmax",
+        [logarithm](const py::object& x) {
+          return is_float32("softmax", "x", x) ? softmax_of(contiguous<float>(x), logarithm)
+                                               : softmax_of(contiguous<double>(x), logarithm);
+        },
+        py::arg("x"), "Over the last axis.");
   m.def(
       "activation_backward",
       [](const std::string& name, const py::object& x, const py::object& d_outputs) {

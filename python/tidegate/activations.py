@@ -1,7 +1,7 @@
 """Keras's named activations, each with its derivative.
 
 The elementwise ones run in the engine, and those a recurrent layer may use inside its cell; the
-others (softmax and a few rare ones) are NumPy and serve in `Dense` and `Activation`.
+others (softmax, and a few rare ones in NumPy) serve in `Dense` and `Activation`.
 """
 
 from __future__ import annotations
@@ -71,14 +71,13 @@ def _floating(x: Any) -> Array:
     return np.ascontiguousarray(array)
 
 
-# ---- The ones that are not elementwise, or rare: NumPy ----------------------
+# ---- The ones that are not elementwise, or rare ------------------------------
 
 
 def _softmax(x: Array) -> Array:
     if x.ndim < 2:
         raise ValueError(f"softmax: expected at least 2 dimensions, got shape {x.shape}")
-    powers = np.exp(x - x.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    return _core.softmax(x)
 
 
 def _softmax_gradient(x: Array, d: Array) -> Array:
@@ -87,8 +86,7 @@ def _softmax_gradient(x: Array, d: Array) -> Array:
 
 
 def _log_softmax(x: Array) -> Array:
-    shifted = x - x.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return _core.log_softmax(x)
 
 
 def _log_softmax_gradient(x: Array, d: Array) -> Array:

@@ -28,6 +28,9 @@ class TIDEGATE_API Stream {
   // converted. An id that its Embedding does not have counts as a vector of zeros.
   void step(const float* input, float* output) noexcept;
   void step(const double* input, double* output) noexcept;
+  // Whether the model's Embedding, if it begins with one, has all ids of an input (batch, input_size).
+  bool knows(const float* input) const noexcept;
+  bool knows(const double* input) const noexcept;
 
   void reset() noexcept;
   void reset(int64_t row) noexcept;  // row < batch

@@ -87,10 +87,21 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         ValueError: a layer, argument or activation that the format does not know, or layers
             of different dtypes.
     """
+    data = serialize(model, os.fspath(path))
+    with files.atomic_write(path) as file:
+        file.write(data)
+
+
+def serialize(model: Any, label: str) -> bytes:
+    """Return what `save` writes; `label` names it in errors.
+
+    Raises:
+        ValueError: as `save`.
+    """
     from safetensors.numpy import save as to_bytes
 
     config = model.get_config()
-    batch_shape = shapes.checked_shape(config.get("build_input_shape"), f"{path}: model input")
+    batch_shape = shapes.checked_shape(config.get("build_input_shape"), f"{label}: model input")
     layers: list[dict[str, Any]] = []
     tensors: dict[str, np.ndarray] = {}
     inputs: shapes.Shape | None = batch_shape
@@ -127,9 +138,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
             "tolerance": TOLERANCE[dtype],
         },
     }
-    data = to_bytes(tensors, metadata={"tidegate": json.dumps(description)})
-    with files.atomic_write(path) as file:
-        file.write(data)
+    data: bytes = to_bytes(tensors, metadata={"tidegate": json.dumps(description)})
+    return data
 
 
 def load(path: str | os.PathLike[str], model_class: type) -> Any:
@@ -158,7 +168,8 @@ def load(path: str | os.PathLike[str], model_class: type) -> Any:
     )
     for index, entry in enumerate(model_config["layers"]):
         layer = _build_layer(layer_module, entry, dtype)
-        model.add(layer)
+        with configs.initial_zeros(layer):
+            model.add(layer)
         known = shapes.describe(entry["class_name"], entry["config"], None, f"{path}: {index}")
         assert known is not None  # read() has checked the class
         layer.set_weights([tensors[f"layers.{index}.{weight.name}"] for weight in known[0]])
