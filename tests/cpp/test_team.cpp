@@ -1,6 +1,9 @@
 // The thread team: really n threads, many callers at once, sleep, denormals.
 #include "team.hpp"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -73,6 +76,21 @@ TEST(a_sleeping_team_wakes) {
     std::this_thread::sleep_for(std::chrono::milliseconds(3));
   }
 }
+
+#if !defined(__SANITIZE_THREAD__)  // which does not follow threads started after fork
+TEST(a_forked_child_has_a_team_of_its_own) {
+  CHECK(team_is_complete(3));
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);  // a child that hangs must end
+    _exit(team_is_complete(3) ? 0 : 1);
+  }
+  int status = -1;
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  CHECK(team_is_complete(3));
+}
+#endif
 
 TEST(denormals_are_flushed_inside_and_kept_outside) {
   volatile float tiny = 1e-38f;
