@@ -4,7 +4,10 @@ Every test here runs on each instruction set this CPU has: test_isa.py runs this
 TIDEGATE_ISA forced.
 """
 
+import concurrent.futures
 import itertools
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -31,7 +34,9 @@ def many_threads_on_small_shapes():
 class Problem:
     """A random layer and call; the same numbers in float32 and float64."""
 
-    def __init__(self, cell, batch, time, features, units, seed=0, bias=True, mask=False, dropout=False):
+    def __init__(
+        self, cell, batch, time, features, units, seed=0, bias=True, mask=False, dropout=False
+    ):
         info = _core.cells()[cell]
         rng = np.random.default_rng([seed, batch, time, features, units, CELLS.index(cell)])
 
@@ -53,7 +58,9 @@ class Problem:
             self.mask[-1] = np.arange(time) < (time + 1) // 2  # right padding
         keep = rng.random((info["gates"], batch, units)) < 0.7
         self.dropout = keep / 0.7 if dropout else None
-        self.dropout = None if self.dropout is None else self.dropout.astype(np.float32).astype(float)
+        self.dropout = (
+            None if self.dropout is None else self.dropout.astype(np.float32).astype(float)
+        )
         self.d_outputs = draw(batch, time, units)
         self.d_states = [draw(batch, units) for _ in range(self.states)]
 
@@ -195,12 +202,21 @@ def test_central_differences(cell, units):
         total = (outputs * problem.d_outputs).sum()
         return total + sum((s * d).sum() for s, d in zip(states, problem.d_states, strict=True))
 
-    names = {"inputs": "x", "kernel": "kernel", "recurrent_kernel": "recurrent_kernel", "bias": "bias"}
+    names = {
+        "inputs": "x",
+        "kernel": "kernel",
+        "recurrent_kernel": "recurrent_kernel",
+        "bias": "bias",
+    }
     rng = np.random.default_rng(units)
     step = 1e-4
     for key, gradient in grads.items():
         name, index = key[:-1].split("[")
-        target = problem.initial_state[int(index)] if name == "initial_state" else getattr(problem, names[name])
+        target = (
+            problem.initial_state[int(index)]
+            if name == "initial_state"
+            else getattr(problem, names[name])
+        )
         for _ in range(3):
             direction = rng.standard_normal(target.shape)
             direction /= np.linalg.norm(direction)
@@ -248,7 +264,8 @@ def test_a_row_does_not_depend_on_its_batch_nor_a_step_on_its_call(cell, threads
     _core.set_num_threads(threads)
     problem = Problem(cell, 14, 11, 6, 41)
     layer = _core.Recurrent(
-        cell, *(a.astype(np.float32) for a in (problem.kernel, problem.recurrent_kernel, problem.bias))
+        cell,
+        *(a.astype(np.float32) for a in (problem.kernel, problem.recurrent_kernel, problem.bias)),
     )
     x = problem.x.astype(np.float32)
     initial = [s.astype(np.float32) for s in problem.initial_state]
@@ -265,7 +282,9 @@ def test_a_row_does_not_depend_on_its_batch_nor_a_step_on_its_call(cell, threads
     # The gradients of a row's inputs and states do not depend on the batch either.
     d = problem.d_outputs.astype(np.float32)
     whole = layer.forward_training(x, initial)[2].backward(d)
-    part = layer.forward_training(x[3:4].copy(), [s[3:4].copy() for s in initial])[2].backward(d[3:4].copy())
+    part = layer.forward_training(x[3:4].copy(), [s[3:4].copy() for s in initial])[2].backward(
+        d[3:4].copy()
+    )
     np.testing.assert_array_equal(part["inputs"], whole["inputs"][3:4])
     for a, b in zip(part["initial_state"], whole["initial_state"], strict=True):
         np.testing.assert_array_equal(a, b[3:4])
@@ -373,3 +392,45 @@ def test_activation_alone(name):
         scale = np.maximum(1, np.abs(expected[good]))
         assert (np.abs(got - slopes[good] * d.astype(dtype)[good]) / scale).max() <= 4 * bound
         assert np.isnan(_core.activation(name, np.array([np.nan], dtype))).all()
+
+
+def test_python_threads_at_once():
+    """The GIL is free during work; calls that meet share the machine and give the same bits."""
+    _core.set_num_threads(3)
+    problem = Problem("lstm", 6, 9, 5, 33, mask=True)
+    outputs, states, context = problem.run(np.float32)
+    d_outputs = problem.d_outputs.astype(np.float32)
+    grads = dict(flatten(context.backward(d_outputs)))
+
+    def work(_):
+        again, final, own = problem.run(np.float32)
+        same = np.array_equal(again, outputs) and all(map(np.array_equal, final, states))
+        for ctx in (own, context):
+            same &= all(np.array_equal(a, grads[k]) for k, a in flatten(ctx.backward(d_outputs)))
+        return same
+
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        assert all(pool.map(work, range(60)))
+
+
+def test_ctrl_c_ends_a_long_call():
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    problem = Problem("lstm", 1, 1, 1, 256)
+    layer = _core.Recurrent(
+        "lstm",
+        *(a.astype(np.float32) for a in (problem.kernel, problem.recurrent_kernel, problem.bias)),
+    )
+    x = np.zeros((1, 2_000_000, 1), np.float32)  # half a minute
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    start = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            layer.forward(x, return_sequences=False)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    # Not a measure of speed: the call alone would take many times this.
+    assert time.monotonic() - start < 10
