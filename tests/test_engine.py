@@ -7,12 +7,12 @@ TIDEGATE_ISA forced.
 import concurrent.futures
 import itertools
 import signal
-import time
+from time import monotonic
 
 import numpy as np
 import pytest
-
 from reference import cells as twin
+
 from tidegate import _core
 
 CELLS = list(_core.cells())
@@ -76,9 +76,13 @@ class Problem:
         )
         call = layer.forward_training if training else layer.forward
         return call(
-            cast(self.x), [cast(s) for s in self.initial_state], self.mask,
-            return_sequences=return_sequences, recurrent_dropout=cast(self.dropout), **options,
-        )  # fmt: skip
+            cast(self.x),
+            [cast(s) for s in self.initial_state],
+            self.mask,
+            return_sequences=return_sequences,
+            recurrent_dropout=cast(self.dropout),
+            **options,
+        )
 
     def gradients(self, dtype, return_sequences=True, **options):
         context = self.run(dtype, return_sequences=return_sequences, **options)[2]
@@ -89,9 +93,16 @@ class Problem:
 
     def twin_forward(self, **options):
         return twin.forward(
-            self.cell, self.x, self.kernel, self.recurrent_kernel, self.bias,
-            initial_state=self.initial_state, mask=self.mask, recurrent_dropout=self.dropout, **options,
-        )  # fmt: skip
+            self.cell,
+            self.x,
+            self.kernel,
+            self.recurrent_kernel,
+            self.bias,
+            initial_state=self.initial_state,
+            mask=self.mask,
+            recurrent_dropout=self.dropout,
+            **options,
+        )
 
     def twin_gradients(self, return_sequences=True, **options):
         context = self.twin_forward(return_sequences=return_sequences, **options)[2]
@@ -99,7 +110,10 @@ class Problem:
         return twin.backward(context, d_outputs, self.d_states)
 
     def bound(self, dtype):
-        """Rounding that a step can add, times the steps it can travel (the states neither grow nor shrink much)."""
+        """Rounding that a step can add, times the steps it can travel.
+
+        The states neither grow nor shrink much.
+        """
         eps = np.finfo(dtype).eps
         return 4 * eps * (self.features + self.units + 16) ** 0.5 * self.time * 4
 
@@ -193,7 +207,7 @@ def test_every_activation(cell, name):
 @pytest.mark.parametrize("units", [1, 7, 8, 9, 15, 16, 17, 33])
 @pytest.mark.parametrize("cell", CELLS)
 def test_central_differences(cell, units):
-    """Independent of the twin's derivatives: the loss sum(d * results) nudged along random directions."""
+    """Independent of the twin's derivatives: the loss nudged along random directions."""
     problem = Problem(cell, 3, 4, 2, units)
     grads = dict(flatten(problem.gradients(np.float64)))
 
@@ -241,8 +255,11 @@ THREADS = [1, 2, 3, 7]
 @pytest.mark.parametrize("cell", CELLS)
 def test_threads_give_the_same_bits(cell, dtype):
     for batch, time, units, mask, dropout in [
-        (1, 5, 130, False, False), (2, 9, 33, False, False), (25, 4, 50, True, True), (6, 70, 17, True, False),
-    ]:  # fmt: skip
+        (1, 5, 130, False, False),
+        (2, 9, 33, False, False),
+        (25, 4, 50, True, True),
+        (6, 70, 17, True, False),
+    ]:
         problem = Problem(cell, batch, time, 19, units, mask=mask, dropout=dropout)
         results = []
         for threads in THREADS:
@@ -311,7 +328,8 @@ def test_nan_comes_out_as_nan(cell):
     for dtype in (np.float32, np.float64):
         outputs, _, context = problem.run(dtype)
         assert np.isnan(outputs[1, 2:]).all()
-        assert np.isfinite(outputs[[0, 2]]).all() and np.isfinite(outputs[1, :2]).all()
+        assert np.isfinite(outputs[[0, 2]]).all()
+        assert np.isfinite(outputs[1, :2]).all()
         assert np.isnan(context.backward(problem.d_outputs.astype(dtype))["kernel"]).any()
 
 
@@ -319,10 +337,12 @@ def test_nan_comes_out_as_nan(cell):
 def test_empty_batch(cell):
     problem = Problem(cell, 0, 4, 3, 5)
     outputs, states, context = problem.run(np.float32)
-    assert outputs.shape == (0, 4, 5) and all(s.shape == (0, 5) for s in states)
+    assert outputs.shape == (0, 4, 5)
+    assert all(s.shape == (0, 5) for s in states)
     grads = context.backward(np.zeros((0, 4, 5), np.float32))
     assert grads["inputs"].shape == (0, 4, 3)
-    assert not grads["kernel"].any() and not grads["bias"].any()
+    assert not grads["kernel"].any()
+    assert not grads["bias"].any()
 
 
 def test_errors_name_what_was_expected_and_what_came():
@@ -332,24 +352,58 @@ def test_errors_name_what_was_expected_and_what_came():
     x = problem.x.astype(np.float32)
     cases = [
         (ValueError, "cell: expected one of .*, got 'foo'", lambda: _core.Recurrent("foo", *good)),
-        (ValueError, r"expected recurrent_kernel with shape", lambda: _core.Recurrent("lstm", good[0], good[0])),
-        (ValueError, r"expected bias with shape \(20,\), got \(3,\)",
-         lambda: _core.Recurrent("lstm", good[0], good[1], np.zeros(3, np.float32))),
-        (TypeError, "expected kernel of dtype float32 or float64, got int64",
-         lambda: _core.Recurrent("lstm", good[0].astype(int), *good[1:])),
-        (TypeError, "recurrent_kernel of dtype float32", lambda: _core.Recurrent("lstm", good[0], problem.recurrent_kernel)),
-        (ValueError, "activation: expected one of", lambda: _core.Recurrent("lstm", *good, activation="softmax")),
-        (ValueError, r"expected x with shape \(any, any, 4\), got \(2, 3, 3\)", lambda: layer.forward(x[:, :, 1:])),
+        (
+            ValueError,
+            r"expected recurrent_kernel with shape",
+            lambda: _core.Recurrent("lstm", good[0], good[0]),
+        ),
+        (
+            ValueError,
+            r"expected bias with shape \(20,\), got \(3,\)",
+            lambda: _core.Recurrent("lstm", good[0], good[1], np.zeros(3, np.float32)),
+        ),
+        (
+            TypeError,
+            "expected kernel of dtype float32 or float64, got int64",
+            lambda: _core.Recurrent("lstm", good[0].astype(int), *good[1:]),
+        ),
+        (
+            TypeError,
+            "recurrent_kernel of dtype float32",
+            lambda: _core.Recurrent("lstm", good[0], problem.recurrent_kernel),
+        ),
+        (
+            ValueError,
+            "activation: expected one of",
+            lambda: _core.Recurrent("lstm", *good, activation="softmax"),
+        ),
+        (
+            ValueError,
+            r"expected x with shape \(any, any, 4\), got \(2, 3, 3\)",
+            lambda: layer.forward(x[:, :, 1:]),
+        ),
         (ValueError, r"expected x with shape .* got \(2, 3\)", lambda: layer.forward(x[:, :, 0])),
         (TypeError, "expected x to be a NumPy array, got list", lambda: layer.forward(x.tolist())),
         (TypeError, "expected x of dtype float32, got float64", lambda: layer.forward(problem.x)),
-        (TypeError, "expected x of dtype float32, got object", lambda: layer.forward(x.astype(object))),
+        (
+            TypeError,
+            "expected x of dtype float32, got object",
+            lambda: layer.forward(x.astype(object)),
+        ),
         (ValueError, "at least one time step", lambda: layer.forward(x[:, :0])),
         (ValueError, "initial_state to hold 2 arrays, got 1", lambda: layer.forward(x, [x[:, 0]])),
-        (ValueError, r"initial_state with shape \(2, 5\), got \(2, 4\)", lambda: layer.forward(x, [x[:, 0]] * 2)),
-        (ValueError, r"mask with shape \(2, 3\)", lambda: layer.forward(x, None, np.ones((2, 4), bool))),
+        (
+            ValueError,
+            r"initial_state with shape \(2, 5\), got \(2, 4\)",
+            lambda: layer.forward(x, [x[:, 0]] * 2),
+        ),
+        (
+            ValueError,
+            r"mask with shape \(2, 3\)",
+            lambda: layer.forward(x, None, np.ones((2, 4), bool)),
+        ),
         (TypeError, "mask", lambda: layer.forward(x, None, np.ones((2, 3), int))),
-    ]  # fmt: skip
+    ]
     for kind, message, call in cases:
         with pytest.raises(kind, match=message):
             call()
@@ -425,7 +479,7 @@ def test_ctrl_c_ends_a_long_call():
     x = np.zeros((1, 2_000_000, 1), np.float32)  # half a minute
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
-    start = time.monotonic()
+    start = monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
             layer.forward(x, return_sequences=False)
@@ -433,4 +487,4 @@ def test_ctrl_c_ends_a_long_call():
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     # Not a measure of speed: the call alone would take many times this.
-    assert time.monotonic() - start < 10
+    assert monotonic() - start < 10
