@@ -1,7 +1,7 @@
 """Streams: a model that takes one time step after another, and pools of them for servers.
 
-Both run the C++ library's own `Stream` and `StreamPool`, on a snapshot of the weights that is handed
-over as a deployment file in memory: what streams here streams from that file in C++ too.
+Both run the C++ library's own `Stream` and `StreamPool`, on a snapshot of the weights that is
+handed over as a deployment file in memory: what streams here streams from that file in C++ too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Stream", "StreamPool"]
 
 def _engine_model(model: Any, caller: str) -> _core.Model:
     if not getattr(model, "built", False) or not hasattr(model, "layers"):
-        raise ValueError(f"{caller}: expected a Sequential model that has been built, got {model!r}")
+        raise ValueError(f"{caller}: expected a built Sequential model, got {model!r}")
     from .saving import safetensors
 
     return _core.Model(safetensors.serialize(model, caller))

@@ -416,7 +416,7 @@ def _mapping(value: Any, subject: str) -> dict[str, Any]:
 def _common_dtype(tensors: Mapping[str, np.ndarray], model: Any) -> str:
     dtypes = {array.dtype.name for array in tensors.values()}
     if not tensors:
-        dtypes = {np.dtype(getattr(model, "compute_dtype", "float32")).name}
+        dtypes = {np.dtype(model.layers[0].dtype).name}
     if len(dtypes) > 1 or not dtypes <= TOLERANCE.keys():
         raise ValueError(
             f"{model.name}: expected all layers to have one dtype, float32 or float64, "
