@@ -8,7 +8,9 @@ A contestant module has
 - `prepare(problem, arrays)`: returns `(call, to_numpy)`. `call()` does the task once and returns
   when it is done; `to_numpy(result)` turns that into `outputs` (batch, time, units) and,
   for the task `training`, the gradients `inputs`, `kernel`, `recurrent_kernel`, `bias` in Keras's
-  layout. It raises `Unsupported` when the framework does not have the cell or the task.
+  layout. Of the task `step` the second call is compared: contestants carry their state along or
+  begin every call with the state after the first step. It raises `Unsupported` when the
+  framework does not have the cell or the task.
 
 Everyone gets the data in the layout it likes best, prepared outside the timed call; what the call
 returns is the framework's own array.

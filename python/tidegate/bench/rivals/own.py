@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from tidegate import _core
 
@@ -35,9 +38,6 @@ def prepare(problem: Problem, arrays: Arrays) -> Prepared:
             problem.cell, arrays["kernel"], arrays["recurrent_kernel"], arrays["bias"]
         )
 
-    def outputs_only(result: Any) -> Arrays:
-        return {"outputs": result[0]}
-
     if problem.task == "training":
 
         def train() -> tuple[Any, Any]:
@@ -47,11 +47,31 @@ def prepare(problem: Problem, arrays: Arrays) -> Prepared:
 
         return train, lambda result: {"outputs": result[0], **_weights_and_inputs(result[1])}
 
-    packed = pack()
     if problem.task == "step":
-        state = packed.forward(x)[1]
-        return lambda: packed.forward(x, state), outputs_only
-    return lambda: packed.forward(x), outputs_only
+        stream = _stream(problem, arrays)
+        frame = np.ascontiguousarray(x[:, 0])
+        out = np.empty((problem.shape.batch, problem.shape.units), x.dtype)
+        return lambda: stream.step(frame, out), lambda y: {"outputs": y[:, None].copy()}
+
+    packed = pack()
+    return lambda: packed.forward(x), lambda result: {"outputs": result[0]}
+
+
+def _stream(problem: Problem, arrays: Arrays) -> Any:
+    from tidegate import Sequential, layers
+
+    units, dtype = problem.shape.units, arrays["x"].dtype.name
+    make: dict[str, Any] = {
+        "lstm": layers.LSTM,
+        "gru": layers.GRU,
+        "gru_reset_before": partial(layers.GRU, reset_after=False),
+        "simple_rnn": layers.SimpleRNN,
+        "dual_state_gru": layers.DualStateGRU,
+    }
+    layer = make[problem.cell](units, dtype=dtype)
+    model = Sequential([layers.Input((None, problem.shape.features), dtype=dtype), layer])
+    layer.set_weights([arrays[key] for key in ("kernel", "recurrent_kernel", "bias")])
+    return model.stream(problem.shape.batch)
 
 
 def _weights_and_inputs(gradients: dict[str, Any]) -> Arrays:
