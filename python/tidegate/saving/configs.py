@@ -8,9 +8,12 @@ is imported by a name that a file gives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from . import files, shapes
 
@@ -148,10 +151,33 @@ def build_model(plan: Plan, model_class: type) -> Any:
         given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
         model.add(layer_module.Input(batch_shape=plan.batch_shape, **given))
     for layer in plan.layers:
-        model.add(
-            _build_layer(layer.class_name, layer.config, layer.custom, layer.subject, model_class)
-        )
+        parts = (layer.class_name, layer.config, layer.custom, layer.subject)
+        own = _build_layer(*parts, model_class)
+        with initial_zeros(own) if plan.batch_shape else contextlib.nullcontext():
+            model.add(own)
     return model
+
+
+@contextlib.contextmanager
+def initial_zeros(layer: Any) -> Iterator[None]:
+    """Let a layer be built with zeros for weights: a file's replace them anyway.
+
+    Drawing a large orthogonal matrix takes far longer than reading it.
+    """
+    kept = [
+        (inner, key, value)
+        for inner in layer._flatten_layers()
+        if type(inner).__module__.startswith("tidegate.")
+        for key, value in vars(inner).items()
+        if key.endswith("_initializer") and value is not None
+    ]
+    for inner, key, _ in kept:
+        setattr(inner, key, np.zeros)
+    try:
+        yield
+    finally:
+        for inner, key, value in kept:
+            setattr(inner, key, value)
 
 
 def check_states(plan_or_layers: Any, batch: int | None, size: int, label: str) -> None:
