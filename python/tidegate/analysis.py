@@ -14,7 +14,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -81,7 +81,8 @@ def gradient_flow(model: Sequential, x: Any, y: Any) -> dict[str, GradientFlow]:
         y: Targets, as for `fit`.
 
     Returns:
-        A `GradientFlow` for each recurrent layer, by its name, in the order of the model.
+        A `GradientFlow` for each recurrent layer, by its name, in the order of the model; for a
+        stack of cells one for each, by the names of layer and cell with a slash between.
 
     Raises:
         ValueError: The model is not compiled or has no loss or recurrent layer, a layer's cell is
@@ -110,8 +111,8 @@ def gradient_flow(model: Sequential, x: Any, y: Any) -> dict[str, GradientFlow]:
     model.backward(loss.value_and_gradient(y, outputs, None, mask)[1])
     flows: dict[str, GradientFlow] = {}
     for recorder in recorders:
-        flow = recorder.flow()
-        flows[flow.layer] = flow
+        for flow in recorder.flows():
+            flows[flow.layer] = flow
     return flows
 
 
@@ -126,8 +127,9 @@ class _Recorder:
     """Keeps what a layer is called with, and the gradient it gets, to go through it by steps."""
 
     def __init__(self, layer: RNN) -> None:
-        cells = layer.cell.cells if isinstance(layer.cell, StackedRNNCells) else [layer.cell]
-        for cell in cells:
+        stack = isinstance(layer.cell, StackedRNNCells)
+        self.cells = layer.cell.cells if stack else [layer.cell]
+        for cell in self.cells:
             if not isinstance(cell, BuiltinCell):
                 raise ValueError(
                     f"Layer '{layer.name}': expected built-in cells, got {type(cell).__name__}"
@@ -155,63 +157,85 @@ class _Recorder:
         self.d_outputs = None if d is None else np.asarray(d)
         return self._backward(d_outputs)
 
-    def flow(self) -> GradientFlow:
-        layer, cell = self.layer, self.layer.cell
+    def flows(self) -> list[GradientFlow]:
+        """One for the layer, or one for each cell of its stack."""
+        layer, cells = self.layer, self.cells
         if self.d_outputs is None:
             raise ValueError(f"Layer '{layer.name}': expected a gradient of its output, got none")
         batch, time = self.x.shape[:2]
-        order = range(time - 1, -1, -1) if layer.go_backwards else range(time)
-        options = {
-            "return_sequences": False,
-            "go_backwards": False,
-            "zero_output_for_mask": True,
-        }
-        states = initial_states_of(cell, batch, self.x.dtype)
-        if self.initial is not None:
-            states = _like(states, self.initial)
-        tapes, largest = [], []
-        for t in order:
-            step_mask = None if self.mask is None else np.ascontiguousarray(self.mask[:, t : t + 1])
-            x_t = np.ascontiguousarray(self.x[:, t : t + 1])
-            _, states, tape = run_cell(cell, x_t, states, step_mask, True, options)
-            tapes.append(tape)
-            largest.append([float(np.abs(s).max()) for s in flatten(states)])
-        # A stack's output is the first state of its last cell.
-        top = len(flatten(states[:-1])) if isinstance(cell, StackedRNNCells) else 0
-        d_states = [np.zeros_like(s) for s in flatten(states)]
-        repeated = np.zeros_like(d_states[top])
-        norms = []
-        for k in range(time - 1, -1, -1):
-            d_output = repeated
-            if layer.return_sequences:
-                d_output = repeated + self.d_outputs[:, k]
-            elif k == time - 1:
-                d_output = self.d_outputs
-            repeated = np.zeros_like(d_output)
-            if self.mask is not None:
-                # A masked step repeats the output before, so that is what its gradient is of.
-                valid = np.asarray(self.mask)[:, order[k]][:, None]
-                if not layer.zero_output_for_mask:
-                    repeated = np.where(valid, repeated, d_output)
-                d_output = np.where(valid, d_output, 0)
-            d_states[top] = d_states[top] + d_output
+        order = list(range(time - 1, -1, -1) if layer.go_backwards else range(time))
+        valid = None
+        if self.mask is not None:
+            valid = [np.ascontiguousarray(np.asarray(self.mask)[:, t : t + 1]) for t in order]
+        xs = [np.ascontiguousarray(self.x[:, t : t + 1]) for t in order]
+        initial = iter(self.initial or [])
+        passes = []
+        for cell in cells:
+            states = initial_states_of(cell, batch, self.x.dtype)
+            if self.initial is not None:
+                states = [next(initial) for _ in states]
+            passes.append(_Pass(cell, xs, states, valid))
+            xs = passes[-1].outputs
+        d_outputs = self._by_step(time, valid)
+        flows = []
+        for cell, steps in zip(reversed(cells), reversed(passes), strict=True):
+            norms, d_outputs = steps.backward(d_outputs)
+            arrays = np.array([norms, steps.largest])
+            if layer.go_backwards:
+                arrays = arrays[:, ::-1]
+            name = layer.name if len(cells) == 1 else f"{layer.name}/{cell.name}"
+            flows.append(GradientFlow(name, arrays[0].T.copy(), arrays[1].T.copy()))
+        return flows[::-1]
+
+    def _by_step(self, time: int, valid: list[Array] | None) -> list[Array]:
+        """The gradient of the last cell's output at every step, in processing order."""
+        layer = self.layer
+        if layer.return_sequences:
+            steps = [self.d_outputs[:, k] for k in range(time)]
+        else:
+            steps = [np.zeros_like(self.d_outputs)] * (time - 1) + [self.d_outputs]
+        if valid is not None:
+            # A masked step repeats the output before, so that is what its gradient is of.
+            for k in range(time - 1, -1, -1):
+                if k and not layer.zero_output_for_mask:
+                    steps[k - 1] = steps[k - 1] + np.where(valid[k], 0, steps[k])
+                steps[k] = np.where(valid[k], steps[k], 0)
+        return steps
+
+
+class _Pass:
+    """A cell over a sequence, step by step, and back."""
+
+    _options: ClassVar[dict[str, Any]] = {
+        "return_sequences": False,
+        "go_backwards": False,
+        "zero_output_for_mask": True,
+    }
+
+    def __init__(
+        self, cell: BuiltinCell, xs: list[Array], states: list[Array], valid: list[Array] | None
+    ) -> None:
+        self.outputs: list[Array] = []
+        self.largest: list[list[float]] = []
+        self._tapes = []
+        for k, x in enumerate(xs):
+            mask = None if valid is None else valid[k]
+            output, states, tape = run_cell(cell, x, states, mask, True, self._options)
+            self.outputs.append(np.ascontiguousarray(output[:, None]))
+            self.largest.append([float(np.abs(state).max()) for state in states])
+            self._tapes.append(tape)
+        self._zeros = [np.zeros_like(state) for state in states]
+
+    def backward(self, d_outputs: list[Array]) -> tuple[list[list[float]], list[Array]]:
+        """The norms of dLoss/ds_t for every step t and state s, and the gradients of the inputs."""
+        d_states = list(self._zeros)
+        norms, d_inputs = [], []
+        for tape, d_output in zip(reversed(self._tapes), reversed(d_outputs), strict=True):
+            d_states[0] = d_states[0] + d_output  # h is the output
             norms.append([float(np.linalg.norm(d.astype(np.float64))) for d in d_states])
-            _, d_before = tapes[k].backward(None, _like(states, d_states))
-            d_states = list(flatten(d_before))
-        by_step = np.array([norms[::-1], largest])  # in processing order
-        if layer.go_backwards:
-            by_step = by_step[:, ::-1]
-        return GradientFlow(layer.name, by_step[0].T.copy(), by_step[1].T.copy())
-
-
-def _like(nested: Any, arrays: list[Array]) -> Any:
-    """The arrays, in the nesting of the given states."""
-    rest = iter(arrays)
-
-    def fill(entry: Any) -> Any:
-        return [fill(e) for e in entry] if isinstance(entry, list | tuple) else next(rest)
-
-    return fill(nested)
+            d_x, d_states = tape.backward(None, d_states)
+            d_inputs.append(d_x[:, 0])
+        return norms[::-1], d_inputs[::-1]
 
 
 def plot_gradient_flow(

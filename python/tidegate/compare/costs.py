@@ -1,6 +1,6 @@
 """Seconds per epoch of each cell in tidegate, Keras and PyTorch: the same training in each.
 
-Every measurement runs in a process of its own, `python -m tidegate.compare.costs FRAMEWORK CELL`,
+Every measurement runs in a process of its own, `python -m tidegate.compare.costs NAME CELL`,
 so that frameworks do not share thread pools, and one after another.
 """
 
@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
-SAMPLES, STEPS, FEATURES, UNITS, BATCH, EPOCHS = 2000, 50, 4, 64, 32, 4
+SAMPLES, STEPS, FEATURES, UNITS, BATCH, EPOCHS = 2000, 50, 4, 64, 32, 6
 WORKLOAD = f"{SAMPLES} samples, {STEPS} steps, {FEATURES} features, {UNITS} units, batch {BATCH}"
 CELLS = ("SimpleRNN", "LSTM", "GRU", "DualStateGRU")
+
+_PATIENCE = 300  # seconds for one measurement
 
 # A back end of Keras that can train, best first: module -> KERAS_BACKEND.
 _KERAS_BACKENDS = {"jax": "jax", "tensorflow": "tensorflow", "torch": "torch"}
@@ -90,13 +92,20 @@ def measure() -> Iterator[dict[str, Any]]:
                 continue
             command = [sys.executable, "-m", __name__, framework, cell]
             result: dict[str, Any] = {"cell": cell, "framework": framework}
-            done = subprocess.run(
-                command, capture_output=True, text=True, env={**os.environ, **extra}, check=False
-            )
-            if done.returncode == 0:
+            try:
+                done = subprocess.run(
+                    command,
+                    capture_output=True,
+                    text=True,
+                    env={**os.environ, **extra},
+                    check=True,
+                    timeout=_PATIENCE,
+                )
                 result.update(json.loads(done.stdout.splitlines()[-1]))
-            else:
-                result["failure"] = done.stderr.strip().splitlines()[-1:]
+            except subprocess.TimeoutExpired:
+                result["failure"] = f"no result within {_PATIENCE} s"
+            except subprocess.CalledProcessError as error:
+                result["failure"] = error.stderr.strip().splitlines()[-1]
             yield result
 
 

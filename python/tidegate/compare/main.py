@@ -169,8 +169,8 @@ def _measure_costs(console: Console, folder: Path) -> list[dict[str, Any]]:
     with console.status("timing frameworks"):
         for cost in measure():
             costs.append(cost)
-            seconds = f"{cost['seconds']:.3f} s/epoch" if "seconds" in cost else "failed"
-            console.print(f"{cost['cell']}, {cost['framework']}: {seconds}", highlight=False)
+            text = f"{cost['seconds']:.3f} s/epoch" if "seconds" in cost else cost["failure"]
+            console.print(f"{cost['cell']}, {cost['framework']}: {text}", markup=False)
     write_atomically(folder / "costs.json", json.dumps(costs, indent=1) + "\n")
     return costs
 

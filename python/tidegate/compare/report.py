@@ -13,6 +13,7 @@ import tidegate
 
 from .. import _core
 from .claims import HELD, IN_PART, NOT, Verdict, winner
+from .costs import WORKLOAD
 from .networks import CLIP
 from .plots import Plot
 from .study import SIZINGS, Study
@@ -193,8 +194,9 @@ def html(
         ),
         "costs": (
             "Cost against other frameworks",
-            "<p>Seconds for one epoch of the same training on this machine, each framework alone "
-            "in a process of its own.</p>" + _costs_table(costs),
+            f"<p>Seconds for one epoch of the same training on this machine, each framework in a "
+            f"process of its own, one after another, the fastest of several epochs: "
+            f"{escape(WORKLOAD)}.</p>" + _costs_table(costs),
         )
         if costs
         else None,
