@@ -156,6 +156,11 @@ def save_weights(model: Any, filepath: Path, overwrite: bool = True) -> None:
     path = os.fspath(filepath)
     if not path.endswith(".weights.h5"):
         raise ValueError(f"The filename must end in `.weights.h5`. Received: filepath={path}")
+    if not model.built:
+        raise ValueError(
+            "You are saving a model that has not yet been built. Try building the model first by "
+            "calling it on some data or by using `build()`."
+        )
     _check_overwrite(path, overwrite)
     from . import keras
 
@@ -178,8 +183,17 @@ def load_weights(
             unchanged then.
         OSError: the file cannot be opened.
     """
+    from . import legacy_h5
+
+    if not model.built:
+        raise ValueError(
+            "You are loading weights into a model that has not yet been built. Try building the "
+            "model first by calling it on some data or by using `build()`."
+        )
     path = _existing(filepath)
-    if path.endswith((".weights.h5", ".keras")):
+    # Before Keras 2.12 the name `.weights.h5` meant nothing: such files may be legacy ones.
+    old = path.endswith(".weights.h5") and legacy_h5.is_legacy(path)
+    if path.endswith((".weights.h5", ".keras")) and not old:
         if by_name:
             raise ValueError(
                 f"`by_name` only supports loading legacy '.h5' or '.hdf5' files. Received: {path}"
@@ -188,8 +202,6 @@ def load_weights(
 
         keras.load_weights(model, path, skip_mismatch)
     elif path.endswith(_LEGACY):
-        from . import legacy_h5
-
         legacy_h5.load_weights(model, path, by_name, skip_mismatch)
     else:
         raise ValueError(

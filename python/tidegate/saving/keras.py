@@ -90,27 +90,22 @@ def load_model(
         model = configs.build_model(plan, model_class)
         _build_unbuilt(model, config)
         assignments = _layer_assignments(reader, model, plan, arrays)
-        for variable, value in assignments:
-            variable.assign(value)
         if compile and config.get("compile_config"):
             compile_from_config(model, config["compile_config"], objects, label)
             if model.built and _optimizer_slots(reader) > len(model.optimizer.variables):
                 model.optimizer.build(model.trainable_variables)
-            _load_optimizer(reader, model.optimizer)
+            assignments += _optimizer_assignments(reader, model.optimizer)
+        for variable, value in assignments:
+            variable.assign(value)
     return model
 
 
 def save_weights(model: Any, path: str | os.PathLike[str]) -> None:
-    """Write a `.weights.h5` file: weights and optimizer state, no configuration.
+    """Write a built model's `.weights.h5` file: weights and optimizer state, no configuration.
 
     Raises:
-        ValueError: the model is not built.
+        OSError: the file cannot be written; an old file at `path` is then still there.
     """
-    if not model.built:
-        raise ValueError(
-            "You are saving a model that has not yet been built. Try building the model first by "
-            "calling it on some data or by using `build()`."
-        )
     with files.atomic_write(path) as file:
         files.write_hdf5(file, lambda root: _write_state(root, model), path)
 
@@ -122,13 +117,8 @@ def load_weights(model: Any, path: str | os.PathLike[str], skip_mismatch: bool =
     layers that do not fit and warns.
 
     Raises:
-        ValueError: the model is not built, the file is damaged, or the weights do not fit.
+        ValueError: the file is damaged, or the weights do not fit.
     """
-    if not model.built:
-        raise ValueError(
-            "You are loading weights into a model that has not yet been built. Try building the "
-            "model first by calling it on some data or by using `build()`."
-        )
     label = os.fspath(path)
     if label.endswith(".keras"):
         with files.ZipReader(path) as archive:
@@ -150,10 +140,10 @@ def load_weights(model: Any, path: str | os.PathLike[str], skip_mismatch: bool =
         if not skip_mismatch:
             known = {f"layers/{group}" for group in groups}
             _refuse_unread(reader, known)
+        if getattr(model, "optimizer", None) is not None:
+            assignments += _optimizer_assignments(reader, model.optimizer)
         for variable, value in assignments:
             variable.assign(value)
-        if getattr(model, "optimizer", None) is not None:
-            _load_optimizer(reader, model.optimizer)
 
 
 def serialize_model(model: Any) -> dict[str, Any]:
@@ -380,11 +370,13 @@ def _optimizer_slots(reader: files.Hdf5Reader) -> int:
     return 0 if group is None else len(reader.children(group))
 
 
-def _load_optimizer(reader: files.Hdf5Reader, optimizer: Any) -> None:
-    """Restore the optimizer's variables; as Keras, warn and go on if there are others."""
+def _optimizer_assignments(
+    reader: files.Hdf5Reader, optimizer: Any
+) -> list[tuple[Any, np.ndarray]]:
+    """Return the optimizer's variables with their values; if others are saved, warn as Keras."""
     group = reader.group(reader.root, "optimizer/vars")
     if group is None:
-        return
+        return []
     found = reader.children(group)
     variables = optimizer.variables
     same = len(found) == len(variables) and all(
@@ -397,10 +389,8 @@ def _load_optimizer(reader: files.Hdf5Reader, optimizer: Any) -> None:
             f"{len(variables)} variables whereas the saved optimizer has {len(found)} variables. ",
             stacklevel=5,
         )
-        return
-    values = [reader.array(group, str(index)) for index in range(len(variables))]
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+        return []
+    return [(variable, reader.array(group, str(index))) for index, variable in enumerate(variables)]
 
 
 # Writing ------------------------------------------------------------------------------------------

@@ -86,15 +86,10 @@ def load_weights(
     By name, layers that only one side has are left alone, as in Keras.
 
     Raises:
-        ValueError: the model is not built, the file is damaged, or the weights do not fit;
+        ValueError: the file is damaged, or the weights do not fit;
             nothing is changed then. With `skip_mismatch`, layers that do not fit are skipped
             with a warning.
     """
-    if not model.built:
-        raise ValueError(
-            "You are loading weights into a model that has not yet been built. Try building the "
-            "model first by calling it on some data or by using `build()`."
-        )
     saved = {name: arrays for name, arrays in read_h5_weights(path).items() if arrays}
     own = [layer for layer in model.layers if layer.weights]
     if by_name:
@@ -125,6 +120,16 @@ def load_weights(
         fitting.append((layer, values))
     for layer, values in fitting:
         layer.set_weights(values)
+
+
+def is_legacy(path: str | os.PathLike[str]) -> bool:
+    """Return whether an HDF5 file has the marks of the legacy format.
+
+    Raises:
+        ValueError: no HDF5 file, or damaged.
+    """
+    with files.Hdf5Reader.from_path(path) as reader:
+        return bool(reader.names(reader.root, "layer_names"))
 
 
 def read_h5_weights(path: str | os.PathLike[str]) -> dict[str, list[np.ndarray]]:
