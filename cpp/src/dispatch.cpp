@@ -7,7 +7,7 @@
 
 namespace tidegate {
 
-#define TIDEGATE_DECLARE(isa)                      \
+#define TIDEGATE_DECLARE(isa)                        \
   const KernelTable<float>* kernels_##isa##_float(); \
   const KernelTable<double>* kernels_##isa##_double();
 TIDEGATE_FOR_EACH_ISA(TIDEGATE_DECLARE)
@@ -26,13 +26,15 @@ constexpr Isa kIsas[] = {
 #undef TIDEGATE_ROW
 };
 
-// By the compiler's run-time, which asks CPUID and XGETBV: the CPU has it and the system saves its registers.
+// By the compiler's run-time, which asks CPUID and XGETBV: the CPU has it and the system saves its
+// registers.
 bool cpu_has(const std::string& isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (isa == "avx512")
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("fma");
   if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
   return isa == "sse2" || isa == "neon";  // the baselines of their architectures
@@ -46,7 +48,8 @@ const Isa& choose() {
     if (!wanted || !*wanted || isa.name == std::string(wanted)) return isa;
     available += (available.empty() ? "" : ", ") + std::string(isa.name);
   }
-  throw Error("TIDEGATE_ISA: expected one of those this CPU has (" + available + "), got '" + wanted + "'");
+  throw Error("TIDEGATE_ISA: expected one of those this CPU has (" + available + "), got '" +
+              wanted + "'");
 }
 
 const Isa& chosen() {

@@ -1,7 +1,9 @@
-// The boundary between ordinary code and the kernels that are compiled once per instruction set: plain data only.
+// The boundary between ordinary code and the kernels that are compiled once per instruction set:
+// plain data only.
 //
-// Sizes are in elements, strides too. `units` are laid out in panels of one vector each: `lanes` units a panel, and a
-// tail panel of half a vector where that holds the rest. Padded lanes compute zeros and are never written out.
+// Sizes are in elements, strides too. `units` are laid out in panels of one vector each: `lanes`
+// units a panel, and a tail panel of half a vector where that holds the rest. Padded lanes compute
+// zeros and are never written out.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +13,28 @@
 namespace tidegate {
 
 enum class Activation : int32_t {
-  linear, relu, relu6, leaky_relu, elu, selu, celu, gelu, gelu_tanh, silu, sigmoid, hard_sigmoid,
-  hard_sigmoid_keras2, hard_silu, hard_tanh, tanh, softplus, softsign, exponential, mish, log_sigmoid, tanh_shrink,
+  linear,
+  relu,
+  relu6,
+  leaky_relu,
+  elu,
+  selu,
+  celu,
+  gelu,
+  gelu_tanh,
+  silu,
+  sigmoid,
+  hard_sigmoid,
+  hard_sigmoid_keras2,
+  hard_silu,
+  hard_tanh,
+  tanh,
+  softplus,
+  softsign,
+  exponential,
+  mish,
+  log_sigmoid,
+  tanh_shrink,
 };
 
 #define TIDEGATE_COUNT(cell) +1
@@ -30,7 +52,8 @@ struct CellInfo {
   int saved;           // vectors per unit, step and row that backward needs beside the states
   int saved_generic;   // likewise with activations other than tanh and sigmoid
   int gradient_slots;  // pre-activation gradients per unit, step and row
-  bool two_phases;     // a second recurrent product on r * h (GRU reset_before); keeps r * h like a state
+  bool two_phases;     // a second recurrent product on r * h (GRU reset_before); keeps r * h like a
+                       // state
 };
 
 // Threads inside one call meet here; the team (team.hpp) owns it.
@@ -56,7 +79,8 @@ struct ForwardArgs {
   const uint8_t* mask;  // nonzero: use the step; null: all used; the first step processed
   int64_t mask_batch_stride, mask_time_stride;
   bool zero_output_for_mask;
-  const T* recurrent_dropout;  // (gates, batch, units) factors of h(t-1) in the recurrent product, or null
+  const T* recurrent_dropout;  // (gates, batch, units) factors of h(t-1) in the recurrent product,
+                               // or null
 
   T* outputs;  // every step, or null
   int64_t output_batch_stride, output_time_stride;
@@ -68,13 +92,13 @@ struct ForwardArgs {
   // Memory. Slices are (batch, state_stride); `slices` is time + 1 when training, 2 otherwise.
   int64_t slices, state_stride;
   T* state[kMaxStates];
-  T* reset_state;     // r * h of two-phase cells: slices of the same shape, or null
-  T* dropped_state;   // (2, gates, batch, state_stride): h times its dropout factors, or null
-  T* saved;           // (time, padded units, batch * saved), or one step of it when not training
+  T* reset_state;    // r * h of two-phase cells: slices of the same shape, or null
+  T* dropped_state;  // (2, gates, batch, state_stride): h times its dropout factors, or null
+  T* saved;          // (time, padded units, batch * saved), or one step of it when not training
   bool training;
-  T* projection;      // of `chunk` steps of time: chunk * batch * gates * padded units
+  T* projection;  // of `chunk` steps of time: chunk * batch * gates * padded units
   int64_t chunk;
-  int32_t* row_ids;   // per thread: batch
+  int32_t* row_ids;     // per thread: batch
   bool (*poll)(void*);  // asked by thread 0 between chunks; true: stop
   void* poll_data;
   int32_t* stop;  // set by thread 0 when poll asks for it
@@ -89,14 +113,14 @@ struct BackwardArgs {
 
   const T* d_outputs;  // the first step processed, or null
   int64_t d_output_batch_stride, d_output_time_stride;
-  const T* d_last_output;               // (batch, units), or null
-  const T* d_final_state[kMaxStates];   // (batch, units), or null
+  const T* d_last_output;              // (batch, units), or null
+  const T* d_final_state[kMaxStates];  // (batch, units), or null
 
   T* d_x;  // the first step processed, or null
   int64_t d_x_batch_stride, d_x_time_stride;
-  T* d_kernel;            // (features, gates * units)
-  T* d_recurrent_kernel;  // (units, gates * units)
-  T* d_bias;              // (bias_rows, gates * units), or null
+  T* d_kernel;                     // (features, gates * units)
+  T* d_recurrent_kernel;           // (units, gates * units)
+  T* d_bias;                       // (bias_rows, gates * units), or null
   T* d_initial_state[kMaxStates];  // (batch, units)
 
   // Memory.
@@ -104,10 +128,10 @@ struct BackwardArgs {
   T* d_reset;              // two-phase cells: (batch, state_stride), or null
   T* d_z[2];               // each chunk * batch rows in panels of gradient_slots vectors
   int64_t chunk;
-  T* weight_sums;          // packed sums of every weight gradient: weight_sums_size
-  T* packed_rows;          // inputs and states of a chunk, packed for those sums: packed_rows_size
-  int32_t* row_ids;        // per thread: batch
-  int32_t* first_valid;    // (batch): first unmasked step of each row, when masked
+  T* weight_sums;        // packed sums of every weight gradient: weight_sums_size
+  T* packed_rows;        // inputs and states of a chunk, packed for those sums: packed_rows_size
+  int32_t* row_ids;      // per thread: batch
+  int32_t* first_valid;  // (batch): first unmasked step of each row, when masked
 };
 
 template <class T>
@@ -115,15 +139,19 @@ struct CellKernels {
   CellInfo info;
   void (*forward)(const ForwardArgs<T>&, int thread, int threads, Barrier*);
   void (*backward)(const BackwardArgs<T>&, int thread, int threads, Barrier*);
-  // One step of one row, nothing but arithmetic: x (features), state in and out (may not alias), output (units).
-  void (*step)(const ForwardArgs<T>&, const T* x, const T* const* state, T* const* new_state, T* output);
-  // Packing. Sources are row-major as the user gives them; slices [first, last) of the panels, for parallel packing.
+  // One step of one row, nothing but arithmetic: x (features), state in and out (may not alias),
+  // output (units).
+  void (*step)(const ForwardArgs<T>&, const T* x, const T* const* state, T* const* new_state,
+               T* output);
+  // Packing. Sources are row-major as the user gives them; slices [first, last) of the panels, for
+  // parallel packing.
   int64_t (*packed_kernel_size)(int64_t rows, int64_t units);
-  void (*pack_kernel)(const T* kernel, int64_t rows, int64_t units, bool recurrent, T* packed, int part, int parts);
+  void (*pack_kernel)(const T* kernel, int64_t rows, int64_t units, bool recurrent, T* packed,
+                      int part, int parts);
   void (*pack_bias)(const T* bias, int64_t units, T* packed);
   int64_t (*packed_transposed_size)(int64_t columns, int64_t units);
-  void (*pack_transposed)(const T* kernel, int64_t columns, int64_t units, bool recurrent, T* packed, int part,
-                          int parts);
+  void (*pack_transposed)(const T* kernel, int64_t columns, int64_t units, bool recurrent,
+                          T* packed, int part, int parts);
   int64_t (*weight_sums_size)(int64_t features, int64_t units, bool dropout);
   int64_t (*packed_rows_size)(int64_t features, int64_t units, bool dropout, int64_t rows);
 };

@@ -1,4 +1,5 @@
-// Layers: checks sizes, packs weights, lays out memory, chooses the split over threads, and calls the kernels.
+// Layers: checks sizes, packs weights, lays out memory, chooses the split over threads, and calls
+// the kernels.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -14,10 +15,28 @@
 namespace tidegate {
 namespace {
 
-constexpr const char* kActivationNames[] = {
-    "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "gelu_tanh", "silu", "sigmoid",
-    "hard_sigmoid", "hard_sigmoid_keras2", "hard_silu", "hard_tanh", "tanh", "softplus", "softsign", "exponential",
-    "mish", "log_sigmoid", "tanh_shrink"};
+constexpr const char* kActivationNames[] = {"linear",
+                                            "relu",
+                                            "relu6",
+                                            "leaky_relu",
+                                            "elu",
+                                            "selu",
+                                            "celu",
+                                            "gelu",
+                                            "gelu_tanh",
+                                            "silu",
+                                            "sigmoid",
+                                            "hard_sigmoid",
+                                            "hard_sigmoid_keras2",
+                                            "hard_silu",
+                                            "hard_tanh",
+                                            "tanh",
+                                            "softplus",
+                                            "softsign",
+                                            "exponential",
+                                            "mish",
+                                            "log_sigmoid",
+                                            "tanh_shrink"};
 
 template <class T>
 const CellKernels<T>& find_cell(const std::string& name) {
@@ -29,25 +48,30 @@ const CellKernels<T>& find_cell(const std::string& name) {
   throw Error("cell: expected one of " + all + ", got '" + name + "'");
 }
 
-CellDescription describe(const CellInfo& info) { return {info.name, info.gates, info.states, info.bias_rows}; }
+CellDescription describe(const CellInfo& info) {
+  return {info.name, info.gates, info.states, info.bias_rows};
+}
 
 void check_size(const char* what, int64_t n, int64_t least) {
   if (n < least || n > (int64_t(1) << 31))
-    throw Error(std::string(what) + ": expected a number from " + std::to_string(least) + " to 2^31, got " +
-                std::to_string(n));
+    throw Error(std::string(what) + ": expected a number from " + std::to_string(least) +
+                " to 2^31, got " + std::to_string(n));
 }
 
-// n columns in whole vectors, the tail in half of one where that holds it: Panels in kernels/gemm.hpp.
+// n columns in whole vectors, the tail in half of one where that holds it: Panels in
+// kernels/gemm.hpp.
 template <class T>
 int64_t padded(int64_t n) {
   const int64_t lanes = kernels<T>().lanes, half = kernels<T>().half_lanes, rest = n % lanes;
   return n - rest + (rest == 0 ? 0 : rest <= half ? half : lanes);
 }
 
-// Rows of the state lie this far apart. Not a multiple of 1 KiB: the rows of a tile would fall into one set of the L1.
+// Rows of the state lie this far apart. Not a multiple of 1 KiB: the rows of a tile would fall into
+// one set of the L1.
 template <class T>
 int64_t state_stride(int64_t units) {
-  const int64_t lanes = 64 / static_cast<int64_t>(sizeof(T)), size = (padded<T>(units) + lanes - 1) / lanes * lanes;
+  const int64_t lanes = 64 / static_cast<int64_t>(sizeof(T)),
+                size = (padded<T>(units) + lanes - 1) / lanes * lanes;
   return size * static_cast<int64_t>(sizeof(T)) % 1024 == 0 ? size + lanes : size;
 }
 
@@ -58,13 +82,14 @@ struct Plan {
   Split split;
 };
 
-// Rows where every thread gets a few (they meet nobody); else units, if a step has enough work to pay for meeting the
-// others after it.
+// Rows where every thread gets a few (they meet nobody); else units, if a step has enough work to
+// pay for meeting the others after it.
 Plan plan(double flops, double step_flops, int64_t batch, int64_t panels, int recurrent_products) {
   const int most = threads_for(flops);
   if (most == 1) return {1, Split::rows};
   if (batch >= 3 * most) return {most, Split::rows};
-  const int by_units = static_cast<int>(std::min<int64_t>({most, panels, threads_for(step_flops * 16 / recurrent_products)}));
+  const int by_units = static_cast<int>(
+      std::min<int64_t>({most, panels, threads_for(step_flops * 16 / recurrent_products)}));
   const int by_rows = static_cast<int>(std::min<int64_t>(most, batch));
   if (by_units > 1 && by_units >= by_rows) return {by_units, Split::units};
   return {by_rows, Split::rows};
@@ -97,9 +122,12 @@ std::vector<CellDescription> cells() {
   return all;
 }
 
-std::vector<std::string> activations() { return {std::begin(kActivationNames), std::end(kActivationNames)}; }
+std::vector<std::string> activations() {
+  return {std::begin(kActivationNames), std::end(kActivationNames)};
+}
 
-// ---------------------------------------------------------------------------------------------- recurrent
+// ----------------------------------------------------------------------------------------------
+// recurrent
 template <class T>
 struct Context<T>::Data {
   ForwardArgs<T> args{};
@@ -135,7 +163,8 @@ struct Recurrent<T>::Impl {
         units(units),
         activation(find_activation(activation)),
         recurrent_activation(find_activation(recurrent_activation)),
-        plain(this->activation == Activation::tanh && this->recurrent_activation == Activation::sigmoid),
+        plain(this->activation == Activation::tanh &&
+              this->recurrent_activation == Activation::sigmoid),
         row(0) {
     check_size("features", features, 1);
     check_size("units", units, 1);
@@ -143,7 +172,9 @@ struct Recurrent<T>::Impl {
   }
 
   int gates() const { return cell.info.gates; }
-  int64_t saved_vectors() const { return std::max(1, plain ? cell.info.saved : cell.info.saved_generic); }
+  int64_t saved_vectors() const {
+    return std::max(1, plain ? cell.info.saved : cell.info.saved_generic);
+  }
   double flops(int64_t rows) const { return 2.0 * gates() * units * (features + units) * rows; }
   int64_t panels() const { return (units + kernels<T>().lanes - 1) / kernels<T>().lanes; }
 
@@ -158,8 +189,8 @@ struct Recurrent<T>::Impl {
   }
   ForwardArgs<T> prepared_weights;  // weights(), for steps
 
-  // A step's memory for one row: the number of the set of states in use, both sets (a step reads one and writes the
-  // other), scratch. For more rows: the states (batch, units) each, scratch.
+  // A step's memory for one row: the number of the set of states in use, both sets (a step reads
+  // one and writes the other), scratch. For more rows: the states (batch, units) each, scratch.
   static constexpr int64_t kLanes = 64 / static_cast<int64_t>(sizeof(T));
   static int64_t rounded(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
   int64_t both_states() const { return kLanes; }
@@ -187,7 +218,8 @@ Recurrent<T>::Recurrent(const std::string& cell, int64_t features, int64_t units
   }
   parallel(threads_for(m.flops(2)), m.flops(2), [&](int part, int parts, Barrier*) {
     m.cell.pack_kernel(kernel, features, units, false, m.kernel.data(), part, parts);
-    m.cell.pack_kernel(recurrent_kernel, units, units, true, m.recurrent_kernel.data(), part, parts);
+    m.cell.pack_kernel(recurrent_kernel, units, units, true, m.recurrent_kernel.data(), part,
+                       parts);
   });
   m.prepared_weights = m.weights();
 }
@@ -195,11 +227,17 @@ Recurrent<T>::Recurrent(const std::string& cell, int64_t features, int64_t units
 template <class T>
 Recurrent<T>::~Recurrent() = default;
 template <class T>
-const CellDescription& Recurrent<T>::cell() const { return impl->description; }
+const CellDescription& Recurrent<T>::cell() const {
+  return impl->description;
+}
 template <class T>
-int64_t Recurrent<T>::features() const { return impl->features; }
+int64_t Recurrent<T>::features() const {
+  return impl->features;
+}
 template <class T>
-int64_t Recurrent<T>::units() const { return impl->units; }
+int64_t Recurrent<T>::units() const {
+  return impl->units;
+}
 
 template <class T>
 void Recurrent<T>::prepare_training(const T* kernel, const T* recurrent_kernel) {
@@ -210,25 +248,28 @@ void Recurrent<T>::prepare_training(const T* kernel, const T* recurrent_kernel) 
   m.kernel_transposed.resize(m.cell.packed_transposed_size(m.features, m.units));
   m.recurrent_kernel_transposed.resize(m.cell.packed_transposed_size(m.units, m.units));
   parallel(threads_for(m.flops(2)), m.flops(2), [&](int part, int parts, Barrier*) {
-    m.cell.pack_transposed(kernel, m.features, m.units, false, m.kernel_transposed.data(), part, parts);
-    m.cell.pack_transposed(recurrent_kernel, m.units, m.units, true, m.recurrent_kernel_transposed.data(), part, parts);
+    m.cell.pack_transposed(kernel, m.features, m.units, false, m.kernel_transposed.data(), part,
+                           parts);
+    m.cell.pack_transposed(recurrent_kernel, m.units, m.units, true,
+                           m.recurrent_kernel_transposed.data(), part, parts);
   });
   m.prepared.store(true, std::memory_order_release);
 }
 
 template <class T>
-void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& out, Context<T>* context,
-                           Poll poll) const {
+void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& out,
+                           Context<T>* context, Poll poll) const {
   const Impl& m = *impl;
   check_size("batch", in.batch, 0);
   check_size("time", in.time, 1);
   if (in.batch == 0) return;
   if (context && !m.prepared.load(std::memory_order_acquire))
-    throw Error("Recurrent.forward: expected prepare_training before a call with a context, got none");
+    throw Error(
+        "Recurrent.forward: expected prepare_training before a call with a context, got none");
   const int states = m.cell.info.states, gates = m.gates();
   const double flops = m.flops(in.batch * in.time);
-  const Plan plan = tidegate::plan(flops, 2.0 * gates * m.units * m.units * in.batch, in.batch, m.panels(),
-                                   m.cell.info.two_phases ? 2 : 1);
+  const Plan plan = tidegate::plan(flops, 2.0 * gates * m.units * m.units * in.batch, in.batch,
+                                   m.panels(), m.cell.info.two_phases ? 2 : 1);
 
   ForwardArgs<T> a = m.weights();
   a.batch = in.batch, a.time = in.time;
@@ -243,11 +284,14 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
   a.outputs = out.outputs;
   a.output_batch_stride = in.time * m.units, a.output_time_stride = m.units;
   a.last_output = out.last_output;
-  for (int s = 0; s < states; ++s) a.initial_state[s] = in.initial_state[s], a.final_state[s] = out.final_state[s];
+  for (int s = 0; s < states; ++s)
+    a.initial_state[s] = in.initial_state[s], a.final_state[s] = out.final_state[s];
 
-  // Memory. The projection of a chunk should stay in L2, but a product wants some tiles of rows per pass over W.
+  // Memory. The projection of a chunk should stay in L2, but a product wants some tiles of rows per
+  // pass over W.
   typename Context<T>::Data local;
-  std::unique_ptr<typename Context<T>::Data> kept = context ? std::make_unique<typename Context<T>::Data>() : nullptr;
+  std::unique_ptr<typename Context<T>::Data> kept =
+      context ? std::make_unique<typename Context<T>::Data>() : nullptr;
   typename Context<T>::Data& memory = kept ? *kept : local;
   a.training = context != nullptr;
   a.slices = a.training ? in.time + 1 : 2;
@@ -266,7 +310,8 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
   }
   Buffer<T> dropped(in.recurrent_dropout ? 2 * gates * slice : 0);
   a.dropped_state = dropped.data();
-  const int64_t thread_rows = plan.split == Split::rows ? (in.batch + plan.threads - 1) / plan.threads : in.batch;
+  const int64_t thread_rows =
+      plan.split == Split::rows ? (in.batch + plan.threads - 1) / plan.threads : in.batch;
   const int64_t lanes = kernels<T>().lanes;
   const int64_t thread_columns =
       plan.split == Split::units ? (m.panels() + plan.threads - 1) / plan.threads * lanes : columns;
@@ -282,7 +327,9 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
   PollState poll_state{poll};
   a.stop = &stop;
   if (poll.ask) a.poll = PollState::ask, a.poll_data = &poll_state;
-  parallel(plan.threads, flops, [&](int thread, int threads, Barrier* barrier) { m.cell.forward(a, thread, threads, barrier); });
+  parallel(plan.threads, flops, [&](int thread, int threads, Barrier* barrier) {
+    m.cell.forward(a, thread, threads, barrier);
+  });
   if (stop) throw Interrupted();
   if (kept) {
     kept->args = a;
@@ -329,7 +376,8 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
     d_state[s].resize(slice);
     g.d_state[s] = d_state[s].data();
   }
-  // The chunk depends on the shapes alone: it sets the order in which the weights' gradients add up.
+  // The chunk depends on the shapes alone: it sets the order in which the weights' gradients add
+  // up.
   g.chunk = clamp(384 / a.batch, 1, a.time);
   Buffer<T> d_z[2];
   for (int i = 0; i < 2; ++i) {
@@ -350,7 +398,9 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
   a.stop = &stop;
   a.poll = poll.ask ? PollState::ask : nullptr;
   a.poll_data = &poll_state;
-  parallel(plan.threads, flops, [&](int thread, int threads, Barrier* barrier) { m.cell.backward(g, thread, threads, barrier); });
+  parallel(plan.threads, flops, [&](int thread, int threads, Barrier* barrier) {
+    m.cell.backward(g, thread, threads, barrier);
+  });
   if (stop) throw Interrupted();
 }
 
@@ -411,7 +461,8 @@ int64_t Recurrent<T>::step_scratch(int64_t rows) const {
 
 // A sequence of one step through the kernel of sequences, in the caller's memory.
 template <class T>
-void Recurrent<T>::step_rows(const T* x, int64_t rows, T* const* states, T* scratch, T* output) const noexcept {
+void Recurrent<T>::step_rows(const T* x, int64_t rows, T* const* states, T* scratch,
+                             T* output) const noexcept {
   const Impl& m = *impl;
   const int64_t slice = rows * m.row;
   ForwardArgs<T> a = m.prepared_weights;
@@ -439,18 +490,22 @@ void Recurrent<T>::step_rows(const T* x, int64_t rows, T* const* states, T* scra
 }
 
 template <class T>
-void Recurrent<T>::get_step_state(const T* memory, int64_t batch, int state, T* value) const noexcept {
+void Recurrent<T>::get_step_state(const T* memory, int64_t batch, int state,
+                                  T* value) const noexcept {
   for (int64_t b = 0; b < batch; ++b)
-    std::copy_n(step_state(const_cast<T*>(memory), batch, state, b), impl->units, value + b * impl->units);
+    std::copy_n(step_state(const_cast<T*>(memory), batch, state, b), impl->units,
+                value + b * impl->units);
 }
 
 template <class T>
-void Recurrent<T>::set_step_state(T* memory, int64_t batch, int state, const T* value) const noexcept {
+void Recurrent<T>::set_step_state(T* memory, int64_t batch, int state,
+                                  const T* value) const noexcept {
   for (int64_t b = 0; b < batch; ++b)
     std::copy_n(value + b * impl->units, impl->units, step_state(memory, batch, state, b));
 }
 
-// -------------------------------------------------------------------------------------------------- dense
+// --------------------------------------------------------------------------------------------------
+// dense
 namespace {
 
 template <class T>
@@ -464,7 +519,8 @@ Buffer<T> packed_matrix(const T* matrix, int64_t rows, int64_t columns, bool tra
 template <class T>
 void multiply(const DenseArgs<T>& args, int64_t n) {
   const double flops = 2.0 * n * args.K * args.columns;
-  const int threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads_for(flops), n)));
+  const int threads =
+      static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads_for(flops), n)));
   parallel(threads, flops, [&](int part, int parts, Barrier*) {
     kernels<T>().dense.multiply(args, n * part / parts, n * (part + 1) / parts);
   });
@@ -478,7 +534,8 @@ struct Dense<T>::Impl {
   Buffer<T> packed, bias;
 };
 template <class T>
-Dense<T>::Dense(int64_t features, int64_t units, const T* kernel, const T* bias) : impl(std::make_unique<Impl>()) {
+Dense<T>::Dense(int64_t features, int64_t units, const T* kernel, const T* bias)
+    : impl(std::make_unique<Impl>()) {
   check_size("features", features, 1);
   check_size("units", units, 1);
   impl->features = features, impl->units = units;
@@ -491,25 +548,33 @@ Dense<T>::Dense(int64_t features, int64_t units, const T* kernel, const T* bias)
 template <class T>
 Dense<T>::~Dense() = default;
 template <class T>
-int64_t Dense<T>::features() const { return impl->features; }
+int64_t Dense<T>::features() const {
+  return impl->features;
+}
 template <class T>
-int64_t Dense<T>::units() const { return impl->units; }
+int64_t Dense<T>::units() const {
+  return impl->units;
+}
 template <class T>
 void Dense<T>::forward(const T* x, int64_t n, T* y) const {
   check_size("rows", n, 0);
-  if (n) multiply<T>({x, impl->features, 1, impl->features, impl->units, impl->packed.data(), impl->bias.data(), y}, n);
+  if (n)
+    multiply<T>({x, impl->features, 1, impl->features, impl->units, impl->packed.data(),
+                 impl->bias.data(), y},
+                n);
 }
 
 template <class T>
 void Dense<T>::step(const T* x, int64_t n, T* y) const noexcept {
   FlushDenormals flush;
-  kernels<T>().dense.multiply(
-      {x, impl->features, 1, impl->features, impl->units, impl->packed.data(), impl->bias.data(), y}, 0, n);
+  kernels<T>().dense.multiply({x, impl->features, 1, impl->features, impl->units,
+                               impl->packed.data(), impl->bias.data(), y},
+                              0, n);
 }
 
 template <class T>
-void dense_backward(const T* x, const T* kernel, const T* d_y, int64_t n, int64_t features, int64_t units, T* d_x,
-                    T* d_kernel, T* d_bias) {
+void dense_backward(const T* x, const T* kernel, const T* d_y, int64_t n, int64_t features,
+                    int64_t units, T* d_x, T* d_kernel, T* d_bias) {
   if (n == 0) {
     if (d_kernel) std::fill_n(d_kernel, features * units, T(0));
     if (d_bias) std::fill_n(d_bias, units, T(0));
@@ -521,7 +586,8 @@ void dense_backward(const T* x, const T* kernel, const T* d_y, int64_t n, int64_
   }
   if (d_kernel || d_bias) {
     const Buffer<T> packed = packed_matrix(d_y, n, units, false);
-    if (d_kernel) multiply<T>({x, 1, features, n, units, packed.data(), nullptr, d_kernel}, features);
+    if (d_kernel)
+      multiply<T>({x, 1, features, n, units, packed.data(), nullptr, d_kernel}, features);
     if (d_bias) {  // ones^T d_y
       const T one = 1;
       multiply<T>({&one, 0, 0, n, units, packed.data(), nullptr, d_bias}, 1);
@@ -544,7 +610,8 @@ void activation_backward(const std::string& name, const T* x, const T* d_y, int6
   kernels<T>().activate_backward(find_activation(name), x, d_y, n, d_x);
 }
 
-// The sums run in double and in order: many columns lose nothing, and a row has the same bits everywhere.
+// The sums run in double and in order: many columns lose nothing, and a row has the same bits
+// everywhere.
 template <class T>
 void softmax(const T* x, int64_t rows, int64_t columns, T* y) noexcept {
   for (; rows > 0; --rows, x += columns, y += columns) {
@@ -574,15 +641,16 @@ void log_softmax(const T* x, int64_t rows, int64_t columns, T* y) noexcept {
   }
 }
 
-#define TIDEGATE_INSTANTIATE(T)                                                                                       \
-  template class Context<T>;                                                                                          \
-  template class Recurrent<T>;                                                                                        \
-  template class Dense<T>;                                                                                            \
-  template void dense_backward<T>(const T*, const T*, const T*, int64_t, int64_t, int64_t, T*, T*, T*);               \
-  template void activate<T>(Activation, const T*, int64_t, T*) noexcept;                                              \
-  template void softmax<T>(const T*, int64_t, int64_t, T*) noexcept;                                                  \
-  template void log_softmax<T>(const T*, int64_t, int64_t, T*) noexcept;                                              \
-  template void activation<T>(const std::string&, const T*, int64_t, T*);                                             \
+#define TIDEGATE_INSTANTIATE(T)                                                                    \
+  template class Context<T>;                                                                       \
+  template class Recurrent<T>;                                                                     \
+  template class Dense<T>;                                                                         \
+  template void dense_backward<T>(const T*, const T*, const T*, int64_t, int64_t, int64_t, T*, T*, \
+                                  T*);                                                             \
+  template void activate<T>(Activation, const T*, int64_t, T*) noexcept;                           \
+  template void softmax<T>(const T*, int64_t, int64_t, T*) noexcept;                               \
+  template void log_softmax<T>(const T*, int64_t, int64_t, T*) noexcept;                           \
+  template void activation<T>(const std::string&, const T*, int64_t, T*);                          \
   template void activation_backward<T>(const std::string&, const T*, const T*, int64_t, T*);
 TIDEGATE_INSTANTIATE(float)
 TIDEGATE_INSTANTIATE(double)

@@ -16,7 +16,8 @@ namespace {
 
 constexpr size_t kHugePage = size_t(1) << 21, kSmallest = 4096, kMostKept = size_t(512) << 20;
 
-// Sizes are rounded up to a quarter of a power of two, so that slightly different calls share their memory.
+// Sizes are rounded up to a quarter of a power of two, so that slightly different calls share their
+// memory.
 size_t size_class(size_t bytes) {
   if (bytes <= kSmallest) return kSmallest;
   size_t step = kSmallest / 4;
@@ -30,11 +31,12 @@ struct Kept {
   size_t total = 0;
 };
 Kept& kept() {
-  // Never destroyed: buffers may be given back during the process's exit. A fork waits for the lock, so that the child
-  // finds it free.
+  // Never destroyed: buffers may be given back during the process's exit. A fork waits for the
+  // lock, so that the child finds it free.
   static Kept* all = [] {
     auto* made = new Kept;
-    pthread_atfork([] { kept().mutex.lock(); }, [] { kept().mutex.unlock(); }, [] { kept().mutex.unlock(); });
+    pthread_atfork([] { kept().mutex.lock(); }, [] { kept().mutex.unlock(); },
+                   [] { kept().mutex.unlock(); });
     return made;
   }();
   return *all;

@@ -7,9 +7,10 @@
 
 namespace tidegate {
 
-// Memory of `bytes`, aligned to 64 bytes, in huge pages where it is large (a packed 16 MiB matrix spans 4096 ordinary
-// pages, more than the TLB holds). Given back, it is kept for the next call of about that size: a training step must not
-// pay for fresh pages every time. Contents are arbitrary. Throws std::bad_alloc.
+// Memory of `bytes`, aligned to 64 bytes, in huge pages where it is large (a packed 16 MiB matrix
+// spans 4096 ordinary pages, more than the TLB holds). Given back, it is kept for the next call of
+// about that size: a training step must not pay for fresh pages every time. Contents are arbitrary.
+// Throws std::bad_alloc.
 void* take_memory(size_t bytes);
 void give_memory(void* memory, size_t bytes) noexcept;
 
@@ -19,7 +20,9 @@ class Buffer {
   Buffer() = default;
   explicit Buffer(int64_t size) { resize(size); }
   ~Buffer() { release(); }
-  Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_) { other.data_ = nullptr, other.size_ = 0; }
+  Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_) {
+    other.data_ = nullptr, other.size_ = 0;
+  }
   Buffer& operator=(Buffer&& other) noexcept {
     if (this != &other) {
       release();

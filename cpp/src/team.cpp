@@ -31,13 +31,15 @@ inline void pause() {
 #endif
 }
 
-// Between two calls of a training loop lie tens of microseconds, waking a sleeper costs as many: a worker looks out for
-// work this long before it sleeps.
+// Between two calls of a training loop lie tens of microseconds, waking a sleeper costs as many: a
+// worker looks out for work this long before it sleeps.
 constexpr auto kIdleSpin = std::chrono::microseconds(200);
-constexpr int kBarrierSpins = 4000;  // some tens of microseconds, then the core is offered to others
+constexpr int kBarrierSpins =
+    4000;  // some tens of microseconds, then the core is offered to others
 
-// One worker and its mailbox. A job is offered; a worker that takes it before the caller takes it back waits for `started`
-// and runs it. The plain fields are written by the caller only while the worker has nothing or waits for `started`.
+// One worker and its mailbox. A job is offered; a worker that takes it before the caller takes it
+// back waits for `started` and runs it. The plain fields are written by the caller only while the
+// worker has nothing or waits for `started`.
 struct Worker {
   enum Offer : int { none, offered, taken };
   Task task = nullptr;
@@ -52,7 +54,8 @@ struct Worker {
   std::condition_variable wake;
 
   void make_offer() {
-    offer.store(offered);  // sequentially consistent, like the load of `asleep`: one of the two sides sees the other
+    offer.store(offered);  // sequentially consistent, like the load of `asleep`: one of the two
+                           // sides sees the other
     if (asleep.load()) {
       std::lock_guard<std::mutex> lock(mutex);
       wake.notify_one();
@@ -85,8 +88,10 @@ struct Worker {
       int expected = offered;
       if (!offer.compare_exchange_strong(expected, taken)) continue;
       for (int spins = 0; !started.load(std::memory_order_acquire);)
-        if (++spins < kBarrierSpins) pause();
-        else std::this_thread::yield();
+        if (++spins < kBarrierSpins)
+          pause();
+        else
+          std::this_thread::yield();
       started.store(false, std::memory_order_relaxed);
       offer.store(none, std::memory_order_relaxed);
       task(data, thread, threads, barrier);
@@ -110,8 +115,8 @@ struct Team {
   }
 };
 
-// Never destroyed: its workers may outlive main. A forked child has none of the threads, so it leaves the parent's team
-// alone and makes its own.
+// Never destroyed: its workers may outlive main. A forked child has none of the threads, so it
+// leaves the parent's team alone and makes its own.
 std::atomic<Team*> the_team{nullptr};
 
 Team& team() {
@@ -133,7 +138,8 @@ int cores_allowed() {
   double quota = 0, period = 0;
   std::ifstream v2("/sys/fs/cgroup/cpu.max");
   if (!(v2 >> quota >> period)) {
-    std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
+        p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
     if (!(q >> quota && p >> period)) quota = 0;
   }
   if (quota > 0 && period > 0) {
@@ -150,7 +156,8 @@ int initial_threads() {
   char* end = nullptr;
   const long n = std::strtol(text, &end, 10);
   if (*end || n < 1 || n > 4096)
-    throw Error("TIDEGATE_NUM_THREADS: expected a number from 1 to 4096, got '" + std::string(text) + "'");
+    throw Error("TIDEGATE_NUM_THREADS: expected a number from 1 to 4096, got '" +
+                std::string(text) + "'");
   return static_cast<int>(n);
 }
 
@@ -172,16 +179,20 @@ void barrier_wait(Barrier* barrier) {
     return;
   }
   for (int spins = 0; barrier->generation.load(std::memory_order_acquire) == generation;)
-    if (++spins < kBarrierSpins) pause();
-    else std::this_thread::yield();
+    if (++spins < kBarrierSpins)
+      pause();
+    else
+      std::this_thread::yield();
 }
 
 namespace {
 
-// How long a call waits for the others to show up: a part of what it takes alone, at some 50 operations a nanosecond.
+// How long a call waits for the others to show up: a part of what it takes alone, at some 50
+// operations a nanosecond.
 std::chrono::nanoseconds patience(double flops) {
   if (parallel_threshold.load(std::memory_order_relaxed) <= 0) return std::chrono::hours(1);
-  return std::chrono::nanoseconds(static_cast<int64_t>(std::min(5e6, std::max(3e3, flops / 50 / 8))));
+  return std::chrono::nanoseconds(
+      static_cast<int64_t>(std::min(5e6, std::max(3e3, flops / 50 / 8))));
 }
 
 // Offers the work to `count` workers and returns those that took it in time.
@@ -195,8 +206,10 @@ int gather(Team& crew, int count, double flops, Worker** taken) {
     while (worker.offer.load(std::memory_order_acquire) == Worker::offered) {
       const auto now = std::chrono::steady_clock::now();
       if (now > until && worker.take_back()) break;
-      if (now > polite) std::this_thread::yield();
-      else pause();
+      if (now > polite)
+        std::this_thread::yield();
+      else
+        pause();
     }
     if (worker.offer.load(std::memory_order_acquire) == Worker::taken) taken[n++] = &worker;
   }
@@ -223,8 +236,10 @@ void team_run(int max_threads, double flops, Task task, void* data) {
       }
       task(data, 0, helpers + 1, &barrier);
       for (int spins = 0; pending.load(std::memory_order_acquire) > 0;)
-        if (++spins < kBarrierSpins) pause();
-        else std::this_thread::yield();
+        if (++spins < kBarrierSpins)
+          pause();
+        else
+          std::this_thread::yield();
       return;
     }
   }
@@ -258,7 +273,8 @@ FlushDenormals::FlushDenormals() noexcept : mode_(_mm_getcsr()) {
   if ((mode_ & kFlush) != kFlush) _mm_setcsr(static_cast<unsigned>(mode_) | kFlush);
 }
 FlushDenormals::~FlushDenormals() {
-  if ((mode_ & kFlush) != kFlush) _mm_setcsr((_mm_getcsr() & ~kFlush) | (static_cast<unsigned>(mode_) & kFlush));
+  if ((mode_ & kFlush) != kFlush)
+    _mm_setcsr((_mm_getcsr() & ~kFlush) | (static_cast<unsigned>(mode_) & kFlush));
 }
 #elif defined(__aarch64__)
 constexpr unsigned long long kFlush = 1ull << 24;  // FPCR.FZ

@@ -7,8 +7,8 @@
 
 namespace tidegate {
 
-// Where the threads of one call meet. Spins for a bounded time, then yields: it also makes progress when there are more
-// threads than cores.
+// Where the threads of one call meet. Spins for a bounded time, then yields: it also makes progress
+// when there are more threads than cores.
 struct Barrier {
   explicit Barrier(int threads) : threads(threads) {}
   const int threads;
@@ -18,12 +18,13 @@ struct Barrier {
 
 using Task = void (*)(void* data, int thread, int threads, Barrier* barrier);
 
-// Runs task(data, thread, threads, barrier) on the calling thread as number 0 and on up to max_threads - 1 others, and
-// returns when all have ended. Others that do not show up within some part of the time that `flops` operations take (the
-// machine is busy, or they have to be woken for a small task) are not waited for, and when another call has the team already
-// (many Python threads at once share the machine, they do not multiply teams) the caller runs alone: the task must give
-// the same result for any number of threads. Denormals are flushed to zero inside; the caller's mode comes back. Safe
-// after fork: the child makes a team of its own.
+// Runs task(data, thread, threads, barrier) on the calling thread as number 0 and on up to
+// max_threads - 1 others, and returns when all have ended. Others that do not show up within some
+// part of the time that `flops` operations take (the machine is busy, or they have to be woken for
+// a small task) are not waited for, and when another call has the team already (many Python threads
+// at once share the machine, they do not multiply teams) the caller runs alone: the task must give
+// the same result for any number of threads. Denormals are flushed to zero inside; the caller's
+// mode comes back. Safe after fork: the child makes a team of its own.
 void team_run(int max_threads, double flops, Task task, void* data);
 
 // F is called as f(thread, threads, barrier).
@@ -31,7 +32,10 @@ template <class F>
 void parallel(int max_threads, double flops, F&& f) {
   team_run(
       max_threads, flops,
-      [](void* data, int thread, int threads, Barrier* barrier) { (*static_cast<F*>(data))(thread, threads, barrier); }, &f);
+      [](void* data, int thread, int threads, Barrier* barrier) {
+        (*static_cast<F*>(data))(thread, threads, barrier);
+      },
+      &f);
 }
 
 // Flushes denormals to zero on this thread while it lives, and restores the mode found.
@@ -46,10 +50,11 @@ class FlushDenormals {
   unsigned long long mode_;
 };
 
-// How many threads a call of so many operations may use, given the process's setting: small work stays on one.
+// How many threads a call of so many operations may use, given the process's setting: small work
+// stays on one.
 int threads_for(double flops);
-// Operations below which a call stays on one thread. Tests set it to 0: small shapes run on many threads, and every thread
-// is waited for.
+// Operations below which a call stays on one thread. Tests set it to 0: small shapes run on many
+// threads, and every thread is waited for.
 void set_parallel_threshold(double flops);
 
 }  // namespace tidegate

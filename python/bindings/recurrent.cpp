@@ -8,7 +8,8 @@
 namespace tidegate::python {
 namespace {
 
-// Lets Ctrl-C end a long call: Python's signal handlers run between chunks of work, at most some times a second.
+// Lets Ctrl-C end a long call: Python's signal handlers run between chunks of work, at most some
+// times a second.
 class Signals {
  public:
   Poll poll() { return {ask, this}; }
@@ -22,7 +23,8 @@ class Signals {
     py::gil_scoped_acquire acquire;
     return PyErr_CheckSignals() != 0;
   }
-  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
+  std::chrono::steady_clock::time_point next_ =
+      std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
 };
 
 // Runs f without the GIL; an interrupt surfaces as the exception that its handler raised.
@@ -45,7 +47,8 @@ struct CallOptions {
 
 struct ContextBase {
   virtual ~ContextBase() = default;
-  virtual py::dict backward(const py::object& d_outputs, const py::object& d_states, bool inputs) const = 0;
+  virtual py::dict backward(const py::object& d_outputs, const py::object& d_states,
+                            bool inputs) const = 0;
 };
 
 struct RecurrentBase : std::enable_shared_from_this<RecurrentBase> {
@@ -68,17 +71,20 @@ CellDescription cell_named(const std::string& name) {
 
 // A list of `count` arrays (batch, units), or None in their places.
 template <class T>
-std::vector<py::array_t<T>> state_list(const std::string& subject, const char* what, const py::object& object, int count,
-                                       const Shape& shape, const T** pointers) {
+std::vector<py::array_t<T>> state_list(const std::string& subject, const char* what,
+                                       const py::object& object, int count, const Shape& shape,
+                                       const T** pointers) {
   std::vector<py::array_t<T>> arrays;
   if (object.is_none()) return arrays;
-  if (!py::isinstance<py::sequence>(object) || py::isinstance<py::array>(object) || py::isinstance<py::str>(object))
-    throw py::type_error(subject + ": expected " + what + " to be a list of " + std::to_string(count) +
-                         " arrays, got " + std::string(py::str(py::type::of(object).attr("__name__"))));
+  if (!py::isinstance<py::sequence>(object) || py::isinstance<py::array>(object) ||
+      py::isinstance<py::str>(object))
+    throw py::type_error(subject + ": expected " + what + " to be a list of " +
+                         std::to_string(count) + " arrays, got " +
+                         std::string(py::str(py::type::of(object).attr("__name__"))));
   const auto list = py::reinterpret_borrow<py::sequence>(object);
   if (static_cast<int>(list.size()) != count)
-    throw py::value_error(subject + ": expected " + what + " to hold " + std::to_string(count) + " arrays, got " +
-                          std::to_string(list.size()));
+    throw py::value_error(subject + ": expected " + what + " to hold " + std::to_string(count) +
+                          " arrays, got " + std::to_string(list.size()));
   for (int s = 0; s < count; ++s) {
     const py::object item = list[s];
     if (item.is_none()) continue;
@@ -99,10 +105,12 @@ struct ContextOf final : ContextBase {
   Context<T> context;
   bool return_sequences = true;
 
-  py::dict backward(const py::object& d_outputs_object, const py::object& d_states, bool inputs) const override {
+  py::dict backward(const py::object& d_outputs_object, const py::object& d_states,
+                    bool inputs) const override {
     const auto& core = layer->layer;
     const std::string subject = core.cell().name + " backward";
-    const py::ssize_t batch = x.shape(0), time = x.shape(1), units = core.units(), features = core.features();
+    const py::ssize_t batch = x.shape(0), time = x.shape(1), units = core.units(),
+                      features = core.features();
     const py::ssize_t columns = core.cell().gates * units;
     const int states = core.cell().states;
     SequenceGradients<T> d_out;
@@ -112,10 +120,12 @@ struct ContextOf final : ContextBase {
                              return_sequences ? Shape{batch, time, units} : Shape{batch, units});
       (return_sequences ? d_out.outputs : d_out.last_output) = d_outputs.data();
     }
-    const auto d_state_arrays = state_list<T>(subject, "d_states", d_states, states, {batch, units}, d_out.final_state);
+    const auto d_state_arrays =
+        state_list<T>(subject, "d_states", d_states, states, {batch, units}, d_out.final_state);
 
     LayerGradients<T> gradients;
-    py::array_t<T> d_x, d_bias, d_kernel(Shape{features, columns}), d_recurrent_kernel(Shape{units, columns});
+    py::array_t<T> d_x, d_bias, d_kernel(Shape{features, columns}),
+        d_recurrent_kernel(Shape{units, columns});
     if (inputs) {
       d_x = py::array_t<T>(Shape{batch, time, features});
       gradients.x = d_x.mutable_data();
@@ -146,28 +156,32 @@ struct ContextOf final : ContextBase {
 
 template <class T>
 struct RecurrentOf final : RecurrentBase {
-  RecurrentOf(const CellDescription& cell, const py::array_t<T>& kernel, const py::array_t<T>& recurrent_kernel,
-              const py::array_t<T>& bias, bool has_bias, const std::string& activation,
-              const std::string& recurrent_activation)
+  RecurrentOf(const CellDescription& cell, const py::array_t<T>& kernel,
+              const py::array_t<T>& recurrent_kernel, const py::array_t<T>& bias, bool has_bias,
+              const std::string& activation, const std::string& recurrent_activation)
       : has_bias(has_bias),
         kernel(kernel),
         recurrent_kernel(recurrent_kernel),
-        layer(cell.name, kernel.shape(0), recurrent_kernel.shape(0), kernel.data(), recurrent_kernel.data(),
-              has_bias ? bias.data() : nullptr, activation, recurrent_activation) {}
+        layer(cell.name, kernel.shape(0), recurrent_kernel.shape(0), kernel.data(),
+              recurrent_kernel.data(), has_bias ? bias.data() : nullptr, activation,
+              recurrent_activation) {}
 
-  py::tuple forward(const py::object& x_object, const CallOptions& options, bool training) override {
+  py::tuple forward(const py::object& x_object, const CallOptions& options,
+                    bool training) override {
     const std::string& subject = layer.cell().name;
     const py::ssize_t units = layer.units();
     const int states = layer.cell().states, gates = layer.cell().gates;
     const auto x = checked<T>(subject, "x", x_object, {-1, -1, layer.features()});
     const py::ssize_t batch = x.shape(0), time = x.shape(1);
     if (time == 0)
-      throw py::value_error(subject + ": expected at least one time step, got x with shape " + to_string(shape_of(x)));
+      throw py::value_error(subject + ": expected at least one time step, got x with shape " +
+                            to_string(shape_of(x)));
     SequenceInput<T> in;
     in.batch = batch, in.time = time;
     in.x = x.data();
     in.go_backwards = options.go_backwards, in.zero_output_for_mask = options.zero_output_for_mask;
-    const auto initial = state_list<T>(subject, "initial_state", options.initial_state, states, {batch, units}, in.initial_state);
+    const auto initial = state_list<T>(subject, "initial_state", options.initial_state, states,
+                                       {batch, units}, in.initial_state);
     py::array mask;
     if (!options.mask.is_none()) {
       if (!py::isinstance<py::array_t<bool>>(options.mask))
@@ -179,10 +193,12 @@ struct RecurrentOf final : RecurrentBase {
     }
     py::array_t<T> dropout;
     if (!options.recurrent_dropout.is_none()) {
-      dropout = checked<T>(subject, "recurrent_dropout", options.recurrent_dropout, {gates, batch, units});
+      dropout = checked<T>(subject, "recurrent_dropout", options.recurrent_dropout,
+                           {gates, batch, units});
       in.recurrent_dropout = dropout.data();
     }
-    py::array_t<T> outputs(options.return_sequences ? Shape{batch, time, units} : Shape{batch, units});
+    py::array_t<T> outputs(options.return_sequences ? Shape{batch, time, units}
+                                                    : Shape{batch, units});
     SequenceOutput<T> out;
     (options.return_sequences ? out.outputs : out.last_output) = outputs.mutable_data();
     py::list final_states;
@@ -218,29 +234,34 @@ struct RecurrentOf final : RecurrentBase {
 
 template <class T>
 std::shared_ptr<RecurrentBase> make(const std::string& name, const py::object& kernel_object,
-                                    const py::object& recurrent_object, const py::object& bias_object,
-                                    const std::string& activation, const std::string& recurrent_activation) {
+                                    const py::object& recurrent_object,
+                                    const py::object& bias_object, const std::string& activation,
+                                    const std::string& recurrent_activation) {
   const CellDescription cell = cell_named(name);
   const auto recurrent = checked<T>(name, "recurrent_kernel", recurrent_object, {-1, -1});
   const py::ssize_t units = recurrent.shape(0), columns = cell.gates * units;
   if (units < 1 || recurrent.shape(1) != columns)
-    throw py::value_error(name + ": expected recurrent_kernel with shape (units, " + std::to_string(cell.gates) +
-                          " * units), got " + to_string(shape_of(recurrent)));
+    throw py::value_error(name + ": expected recurrent_kernel with shape (units, " +
+                          std::to_string(cell.gates) + " * units), got " +
+                          to_string(shape_of(recurrent)));
   const auto kernel = checked<T>(name, "kernel", kernel_object, {-1, columns});
   if (kernel.shape(0) < 1)
-    throw py::value_error(name + ": expected kernel with at least one row, got shape " + to_string(shape_of(kernel)));
+    throw py::value_error(name + ": expected kernel with at least one row, got shape " +
+                          to_string(shape_of(kernel)));
   py::array_t<T> bias;
   if (!bias_object.is_none())
-    bias = checked<T>(name, "bias", bias_object, cell.bias_rows == 2 ? Shape{2, columns} : Shape{columns});
-  return std::make_shared<RecurrentOf<T>>(cell, kernel, recurrent, bias, !bias_object.is_none(), activation,
-                                          recurrent_activation);
+    bias = checked<T>(name, "bias", bias_object,
+                      cell.bias_rows == 2 ? Shape{2, columns} : Shape{columns});
+  return std::make_shared<RecurrentOf<T>>(cell, kernel, recurrent, bias, !bias_object.is_none(),
+                                          activation, recurrent_activation);
 }
 
-py::tuple call(RecurrentBase& self, const py::object& x, py::object initial_state, py::object mask, bool return_sequences,
-               bool go_backwards, bool zero_output_for_mask, py::object recurrent_dropout, bool training) {
+py::tuple call(RecurrentBase& self, const py::object& x, py::object initial_state, py::object mask,
+               bool return_sequences, bool go_backwards, bool zero_output_for_mask,
+               py::object recurrent_dropout, bool training) {
   return self.forward(x,
-                      {std::move(initial_state), std::move(mask), return_sequences, go_backwards, zero_output_for_mask,
-                       std::move(recurrent_dropout)},
+                      {std::move(initial_state), std::move(mask), return_sequences, go_backwards,
+                       zero_output_for_mask, std::move(recurrent_dropout)},
                       training);
 }
 
@@ -250,25 +271,31 @@ void bind_recurrent(py::module_& m) {
   m.def("cells", [] {
     py::dict all;
     for (const auto& cell : cells())
-      all[py::str(cell.name)] = py::dict(py::arg("gates") = cell.gates, py::arg("states") = cell.states,
-                                         py::arg("bias_rows") = cell.bias_rows);
+      all[py::str(cell.name)] =
+          py::dict(py::arg("gates") = cell.gates, py::arg("states") = cell.states,
+                   py::arg("bias_rows") = cell.bias_rows);
     return all;
   });
-  py::class_<ContextBase>(m, "Context", "What a forward call leaves for backward; may be used many times.")
-      .def("backward", &ContextBase::backward, py::arg("d_outputs") = py::none(), py::arg("d_states") = py::none(),
-           py::kw_only(), py::arg("inputs") = true,
+  py::class_<ContextBase>(m, "Context",
+                          "What a forward call leaves for backward; may be used many times.")
+      .def("backward", &ContextBase::backward, py::arg("d_outputs") = py::none(),
+           py::arg("d_states") = py::none(), py::kw_only(), py::arg("inputs") = true,
            "A dict with the gradients: inputs, kernel, recurrent_kernel, bias, initial_state.");
   auto recurrent =
       py::class_<RecurrentBase, std::shared_ptr<RecurrentBase>>(
           m, "Recurrent", "A recurrent layer's weights, packed for this CPU. Immutable.")
-          .def(py::init([](const std::string& cell, const py::object& kernel, const py::object& recurrent_kernel,
-                           const py::object& bias, const std::string& activation, const std::string& recurrent_activation) {
+          .def(py::init([](const std::string& cell, const py::object& kernel,
+                           const py::object& recurrent_kernel, const py::object& bias,
+                           const std::string& activation, const std::string& recurrent_activation) {
                  return is_float32(cell, "kernel", kernel)
-                            ? make<float>(cell, kernel, recurrent_kernel, bias, activation, recurrent_activation)
-                            : make<double>(cell, kernel, recurrent_kernel, bias, activation, recurrent_activation);
+                            ? make<float>(cell, kernel, recurrent_kernel, bias, activation,
+                                          recurrent_activation)
+                            : make<double>(cell, kernel, recurrent_kernel, bias, activation,
+                                           recurrent_activation);
                }),
-               py::arg("cell"), py::arg("kernel"), py::arg("recurrent_kernel"), py::arg("bias") = py::none(),
-               py::arg("activation") = "tanh", py::arg("recurrent_activation") = "sigmoid")
+               py::arg("cell"), py::arg("kernel"), py::arg("recurrent_kernel"),
+               py::arg("bias") = py::none(), py::arg("activation") = "tanh",
+               py::arg("recurrent_activation") = "sigmoid")
           .def_property_readonly("cell", &RecurrentBase::cell)
           .def_property_readonly("features", &RecurrentBase::features)
           .def_property_readonly("units", &RecurrentBase::units)
@@ -276,15 +303,15 @@ void bind_recurrent(py::module_& m) {
   const auto bind_call = [&](const char* name, bool training) {
     recurrent.def(
         name,
-        [training](RecurrentBase& self, const py::object& x, const py::object& initial_state, const py::object& mask,
-                   bool return_sequences, bool go_backwards, bool zero_output_for_mask,
-                   const py::object& recurrent_dropout) {
-          return call(self, x, initial_state, mask, return_sequences, go_backwards, zero_output_for_mask,
-                      recurrent_dropout, training);
+        [training](RecurrentBase& self, const py::object& x, const py::object& initial_state,
+                   const py::object& mask, bool return_sequences, bool go_backwards,
+                   bool zero_output_for_mask, const py::object& recurrent_dropout) {
+          return call(self, x, initial_state, mask, return_sequences, go_backwards,
+                      zero_output_for_mask, recurrent_dropout, training);
         },
-        py::arg("x"), py::arg("initial_state") = py::none(), py::arg("mask") = py::none(), py::kw_only(),
-        py::arg("return_sequences") = true, py::arg("go_backwards") = false, py::arg("zero_output_for_mask") = false,
-        py::arg("recurrent_dropout") = py::none());
+        py::arg("x"), py::arg("initial_state") = py::none(), py::arg("mask") = py::none(),
+        py::kw_only(), py::arg("return_sequences") = true, py::arg("go_backwards") = false,
+        py::arg("zero_output_for_mask") = false, py::arg("recurrent_dropout") = py::none());
   };
   bind_call("forward", false);
   bind_call("forward_training", true);

@@ -12,9 +12,11 @@ namespace py = pybind11;
 
 void bind_runtime(py::module_& m) {
   m.def("get_num_threads", &get_num_threads, "Threads a call may use.");
-  m.def("set_num_threads", &set_num_threads, py::arg("n"), "Set the threads a call may use, 1 to 4096.");
+  m.def("set_num_threads", &set_num_threads, py::arg("n"),
+        "Set the threads a call may use, 1 to 4096.");
   m.def("isa", &isa, "The instruction set that runs.");
-  m.def("available_isas", &available_isas, "The instruction sets built in that this CPU has, best first.");
+  m.def("available_isas", &available_isas,
+        "The instruction sets built in that this CPU has, best first.");
   m.attr("version") = version();
   m.def(
       "config",
@@ -27,7 +29,8 @@ void bind_runtime(py::module_& m) {
         return config;
       },
       "What runs here: instruction set, those this CPU could run (best first), threads, compiler.");
-  // What this machine can do at most, for `tidegate bench`; the GIL is free, so Python threads can add up.
+  // What this machine can do at most, for `tidegate bench`; the GIL is free, so Python threads can
+  // add up.
   m.def(
       "probe_multiply_add",
       [](int64_t iterations) {
@@ -45,7 +48,8 @@ void bind_runtime(py::module_& m) {
         float sink;
         return kernels<float>().probe_read(data, size, repeats, &sink);
       },
-      py::arg("x").noconvert(), py::arg("repeats"), "Reads x again and again; returns the bytes read.");
+      py::arg("x").noconvert(), py::arg("repeats"),
+      "Reads x again and again; returns the bytes read.");
   m.def("_set_parallel_threshold", &set_parallel_threshold, py::arg("flops"),
         "Operations below which a call stays on one thread; for tests.");
 }

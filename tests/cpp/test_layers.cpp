@@ -40,7 +40,8 @@ struct Case {
     x = random_floats(batch * time * features, 1, 4);
   }
   Recurrent<float> layer() const {
-    return Recurrent<float>(cell, features, units, kernel.data(), recurrent_kernel.data(), bias.data());
+    return Recurrent<float>(cell, features, units, kernel.data(), recurrent_kernel.data(),
+                            bias.data());
   }
   Floats forward(const Recurrent<float>& layer) const {
     Floats y(batch * time * units);
@@ -57,17 +58,19 @@ struct Case {
     tidegate::Context<float> context;
     tidegate::SequenceInput<float> in;
     in.batch = batch, in.time = time, in.x = x.data();
-    Floats y(batch * time * units), d_x(x.size()), d_kernel(kernel.size()), d_recurrent(recurrent_kernel.size()),
-        d_bias(bias.size());
+    Floats y(batch * time * units), d_x(x.size()), d_kernel(kernel.size()),
+        d_recurrent(recurrent_kernel.size()), d_bias(bias.size());
     tidegate::SequenceOutput<float> out;
     out.outputs = y.data();
     layer.forward(in, out, &context);
     tidegate::SequenceGradients<float> d;
     d.outputs = y.data();
     tidegate::LayerGradients<float> g;
-    g.x = d_x.data(), g.kernel = d_kernel.data(), g.recurrent_kernel = d_recurrent.data(), g.bias = d_bias.data();
+    g.x = d_x.data(), g.kernel = d_kernel.data(), g.recurrent_kernel = d_recurrent.data(),
+    g.bias = d_bias.data();
     layer.backward(context, d, g);
-    for (const Floats* part : {&d_x, &d_kernel, &d_recurrent, &d_bias}) y.insert(y.end(), part->begin(), part->end());
+    for (const Floats* part : {&d_x, &d_kernel, &d_recurrent, &d_bias})
+      y.insert(y.end(), part->begin(), part->end());
     return y;
   }
 };
@@ -91,10 +94,12 @@ TEST(one_step_gives_the_bits_of_the_sequence) {
       bool same = true;
       for (int64_t t = 0; t < c.time; ++t) {
         for (int64_t b = 0; b < c.batch; ++b)
-          std::memcpy(&x[b * c.features], &c.x[(b * c.time + t) * c.features], c.features * sizeof(float));
+          std::memcpy(&x[b * c.features], &c.x[(b * c.time + t) * c.features],
+                      c.features * sizeof(float));
         layer.step(x.data(), memory.data(), c.batch, y.data());
         for (int64_t b = 0; b < c.batch; ++b)
-          same &= !std::memcmp(&y[b * units], &whole[(b * c.time + t) * units], units * sizeof(float));
+          same &=
+              !std::memcmp(&y[b * units], &whole[(b * c.time + t) * units], units * sizeof(float));
       }
       CHECK(same);
       Floats h(c.batch * units);
@@ -136,7 +141,8 @@ TEST(a_call_can_be_interrupted) {
   in.batch = c.batch, in.time = c.time, in.x = c.x.data();
   tidegate::SequenceOutput<float> out;
   out.outputs = y.data();
-  CHECK_THROWS(tidegate::Interrupted, layer.forward(in, out, nullptr, {[](void*) { return true; }, nullptr}));
+  CHECK_THROWS(tidegate::Interrupted,
+               layer.forward(in, out, nullptr, {[](void*) { return true; }, nullptr}));
 }
 
 TEST(errors_say_what_was_expected) {
@@ -144,7 +150,7 @@ TEST(errors_say_what_was_expected) {
   CHECK_THROWS(tidegate::Error, Recurrent<float>("foo", 2, 5, w.data(), w.data(), nullptr));
   CHECK_THROWS(tidegate::Error, Recurrent<float>("lstm", 2, 0, w.data(), w.data(), nullptr));
   CHECK_THROWS(tidegate::Error, Recurrent<float>("lstm", -1, 5, w.data(), w.data(), nullptr));
-  CHECK_THROWS(tidegate::Error, Recurrent<float>("lstm", 2, 5, w.data(), w.data(), nullptr, "softmax"));
+  CHECK_THROWS(tidegate::Error,
+               Recurrent<float>("lstm", 2, 5, w.data(), w.data(), nullptr, "softmax"));
   CHECK_THROWS(tidegate::Error, tidegate::set_num_threads(0));
 }
-

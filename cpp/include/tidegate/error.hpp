@@ -7,8 +7,8 @@
 
 namespace tidegate {
 
-// What every function of the library throws on bad input: `subject: what was expected, what came`. Nothing has changed
-// when it is thrown.
+// What every function of the library throws on bad input: `subject: what was expected, what came`.
+// Nothing has changed when it is thrown.
 class TIDEGATE_API Error : public std::runtime_error {
  public:
   explicit Error(const std::string& what) : std::runtime_error(what) {}

@@ -1,4 +1,5 @@
-// Recurrent and dense layers, forward and backward. All arrays are row-major and belong to the caller.
+// Recurrent and dense layers, forward and backward. All arrays are row-major and belong to the
+// caller.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +14,11 @@ namespace tidegate {
 constexpr int kMaxStatesPerCell = 2;
 
 struct CellDescription {
-  std::string name;  // "lstm", "gru" (reset_after), "gru_reset_before", "simple_rnn", "dual_state_gru"
-  int gates;         // the kernels have gates * units columns
-  int states;        // h first; LSTM and dual_state_gru: h, c
-  int bias_rows;     // 2 for "gru": input bias, recurrent bias
+  std::string
+      name;       // "lstm", "gru" (reset_after), "gru_reset_before", "simple_rnn", "dual_state_gru"
+  int gates;      // the kernels have gates * units columns
+  int states;     // h first; LSTM and dual_state_gru: h, c
+  int bias_rows;  // 2 for "gru": input bias, recurrent bias
 };
 TIDEGATE_API std::vector<CellDescription> cells();
 TIDEGATE_API std::vector<std::string> activations();
@@ -25,17 +27,18 @@ TIDEGATE_API std::vector<std::string> activations();
 template <class T>
 struct SequenceInput {
   int64_t batch = 0, time = 0;
-  const T* x = nullptr;                                // (batch, time, features)
-  const T* initial_state[kMaxStatesPerCell] = {};      // (batch, units) each; null: zeros
-  const uint8_t* mask = nullptr;                       // (batch, time), nonzero: use the step; null: all
-  bool go_backwards = false;                           // time runs from the last step to the first
-  bool zero_output_for_mask = false;                   // masked outputs are zeros instead of the last output again
-  const T* recurrent_dropout = nullptr;                // (gates, batch, units): factors of h(t-1) in the recurrent product
+  const T* x = nullptr;                            // (batch, time, features)
+  const T* initial_state[kMaxStatesPerCell] = {};  // (batch, units) each; null: zeros
+  const uint8_t* mask = nullptr;      // (batch, time), nonzero: use the step; null: all
+  bool go_backwards = false;          // time runs from the last step to the first
+  bool zero_output_for_mask = false;  // masked outputs are zeros instead of the last output again
+  const T* recurrent_dropout =
+      nullptr;  // (gates, batch, units): factors of h(t-1) in the recurrent product
 };
 template <class T>
 struct SequenceOutput {
-  T* outputs = nullptr;      // (batch, time, units) in the order processed, or null
-  T* last_output = nullptr;  // (batch, units), or null
+  T* outputs = nullptr;                    // (batch, time, units) in the order processed, or null
+  T* last_output = nullptr;                // (batch, units), or null
   T* final_state[kMaxStatesPerCell] = {};  // (batch, units), or null
 };
 template <class T>
@@ -45,11 +48,11 @@ struct SequenceGradients {  // of the results, in; any may be null
   const T* final_state[kMaxStatesPerCell] = {};
 };
 template <class T>
-struct LayerGradients {  // of everything else, out
-  T* x = nullptr;                // (batch, time, features), or null: not wanted
-  T* kernel = nullptr;           // (features, gates * units)
-  T* recurrent_kernel = nullptr; // (units, gates * units)
-  T* bias = nullptr;             // (gates * units) or (2, gates * units), or null
+struct LayerGradients {                      // of everything else, out
+  T* x = nullptr;                            // (batch, time, features), or null: not wanted
+  T* kernel = nullptr;                       // (features, gates * units)
+  T* recurrent_kernel = nullptr;             // (units, gates * units)
+  T* bias = nullptr;                         // (gates * units) or (2, gates * units), or null
   T* initial_state[kMaxStatesPerCell] = {};  // (batch, units), or null
 };
 
@@ -59,7 +62,8 @@ struct Poll {
   void* data = nullptr;
 };
 
-// What a forward call leaves for backward. Refers to x, the mask and the dropout factors of that call.
+// What a forward call leaves for backward. Refers to x, the mask and the dropout factors of that
+// call.
 template <class T>
 class TIDEGATE_API Context {
  public:
@@ -71,14 +75,17 @@ class TIDEGATE_API Context {
   std::unique_ptr<Data> data;
 };
 
-// A recurrent layer: its weights, packed for this CPU. Immutable, so any number of threads may use one at a time.
-//   kernel (features, gates * units), recurrent_kernel (units, gates * units), bias (bias_rows, gates * units) or null,
-//   gates in Keras's order. Activations by Keras's names; (tanh, sigmoid) has a fast path.
+// A recurrent layer: its weights, packed for this CPU. Immutable, so any number of threads may use
+// one at a time.
+//   kernel (features, gates * units), recurrent_kernel (units, gates * units), bias (bias_rows,
+//   gates * units) or null, gates in Keras's order. Activations by Keras's names; (tanh, sigmoid)
+//   has a fast path.
 template <class T>
 class TIDEGATE_API Recurrent {
  public:
-  Recurrent(const std::string& cell, int64_t features, int64_t units, const T* kernel, const T* recurrent_kernel,
-            const T* bias, const std::string& activation = "tanh", const std::string& recurrent_activation = "sigmoid");
+  Recurrent(const std::string& cell, int64_t features, int64_t units, const T* kernel,
+            const T* recurrent_kernel, const T* bias, const std::string& activation = "tanh",
+            const std::string& recurrent_activation = "sigmoid");
   ~Recurrent();
   Recurrent(const Recurrent&) = delete;
   Recurrent& operator=(const Recurrent&) = delete;
@@ -87,28 +94,33 @@ class TIDEGATE_API Recurrent {
   int64_t features() const;
   int64_t units() const;
 
-  // Packs the weights for backward, once; the same arrays as in the constructor. Needed before a forward with a context.
+  // Packs the weights for backward, once; the same arrays as in the constructor. Needed before a
+  // forward with a context.
   void prepare_training(const T* kernel, const T* recurrent_kernel);
 
-  // With a context, keeps there what backward needs. Throws Error on sizes that do not fit, Interrupted.
-  void forward(const SequenceInput<T>& input, const SequenceOutput<T>& output, Context<T>* context = nullptr,
-               Poll poll = {}) const;
+  // With a context, keeps there what backward needs. Throws Error on sizes that do not fit,
+  // Interrupted.
+  void forward(const SequenceInput<T>& input, const SequenceOutput<T>& output,
+               Context<T>* context = nullptr, Poll poll = {}) const;
   // Leaves the context as it was.
-  void backward(const Context<T>& context, const SequenceGradients<T>& d_output, const LayerGradients<T>& gradients,
-                Poll poll = {}) const;
+  void backward(const Context<T>& context, const SequenceGradients<T>& d_output,
+                const LayerGradients<T>& gradients, Poll poll = {}) const;
 
-  // One step of `batch` rows on the calling thread: x (batch, features) -> output (batch, units), which must not overlap.
-  // No allocation, no lock, no system call. `memory` is step_memory(batch) elements (best aligned to 64
-  // bytes) that hold the states from call to call; begin it with reset_step.
+  // One step of `batch` rows on the calling thread: x (batch, features) -> output (batch, units),
+  // which must not overlap. No allocation, no lock, no system call. `memory` is step_memory(batch)
+  // elements (best aligned to 64 bytes) that hold the states from call to call; begin it with
+  // reset_step.
   int64_t step_memory(int64_t batch) const;
   void reset_step(T* memory, int64_t batch) const noexcept;
   void step(const T* x, T* memory, int64_t batch, T* output) const noexcept;
-  T* step_state(T* memory, int64_t batch, int state, int64_t row) const noexcept;  // (units), until the next step
-  void get_step_state(const T* memory, int64_t batch, int state, T* value) const noexcept;  // value (batch, units)
+  T* step_state(T* memory, int64_t batch, int state,
+                int64_t row) const noexcept;  // (units), until the next step
+  void get_step_state(const T* memory, int64_t batch, int state,
+                      T* value) const noexcept;  // value (batch, units)
   void set_step_state(T* memory, int64_t batch, int state, const T* value) const noexcept;
 
-  // The same with states of the caller's, states[s] (rows, units), read and written; scratch is step_scratch(rows)
-  // elements.
+  // The same with states of the caller's, states[s] (rows, units), read and written; scratch is
+  // step_scratch(rows) elements.
   int64_t step_scratch(int64_t rows) const;
   void step_rows(const T* x, int64_t rows, T* const* states, T* scratch, T* output) const noexcept;
 
@@ -126,16 +138,18 @@ class TIDEGATE_API Dense {
   int64_t features() const;
   int64_t units() const;
   void forward(const T* x, int64_t n, T* y) const;
-  void step(const T* x, int64_t n, T* y) const noexcept;  // on the calling thread; no allocation, lock or system call
+  void step(const T* x, int64_t n,
+            T* y) const noexcept;  // on the calling thread; no allocation, lock or system call
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl;
 };
-// Gradients of the same, any of d_x (n, features), d_kernel (features, units), d_bias (units) may be null.
+// Gradients of the same, any of d_x (n, features), d_kernel (features, units), d_bias (units) may
+// be null.
 template <class T>
-TIDEGATE_API void dense_backward(const T* x, const T* kernel, const T* d_y, int64_t n, int64_t features, int64_t units,
-                                 T* d_x, T* d_kernel, T* d_bias);
+TIDEGATE_API void dense_backward(const T* x, const T* kernel, const T* d_y, int64_t n,
+                                 int64_t features, int64_t units, T* d_x, T* d_kernel, T* d_bias);
 
 // Over each row of x (rows, columns); y may be x.
 template <class T>
@@ -143,10 +157,12 @@ TIDEGATE_API void softmax(const T* x, int64_t rows, int64_t columns, T* y) noexc
 template <class T>
 TIDEGATE_API void log_softmax(const T* x, int64_t rows, int64_t columns, T* y) noexcept;
 
-// Elementwise activations by Keras's names, and their gradients from x, the input of the activation.
+// Elementwise activations by Keras's names, and their gradients from x, the input of the
+// activation.
 template <class T>
 TIDEGATE_API void activation(const std::string& name, const T* x, int64_t n, T* y);
 template <class T>
-TIDEGATE_API void activation_backward(const std::string& name, const T* x, const T* d_y, int64_t n, T* d_x);
+TIDEGATE_API void activation_backward(const std::string& name, const T* x, const T* d_y, int64_t n,
+                                      T* d_x);
 
 }  // namespace tidegate

@@ -1,4 +1,5 @@
-// What a cell is: the pointwise part of a recurrent layer, forward beside backward, one file each in cells/.
+// What a cell is: the pointwise part of a recurrent layer, forward beside backward, one file each
+// in cells/.
 //
 // A cell is a struct with
 //   info                     CellInfo: name, gates, states (h first) and what is kept for backward
@@ -9,14 +10,16 @@
 //       saved[]              what backward needs beside the states: through act.keep(z, gate)
 //   backward(act, saved, state, prev, d_state, d_z)
 //       state, prev          the states of t and t-1
-//       d_state[states]      in: the gradients of the states of t; out: those parts of the gradients of t-1 that do not go
+//       d_state[states]      in: the gradients of the states of t; out: those parts of the
+//       gradients of t-1 that do not go
 //                            through the recurrent product
 //       d_z[gradient_slots]  gradients of the pre-activations
-//   input_slot, recurrent_slot   where in d_z the `gates` columns start that go with W and with U, and
-//   input_gates              the order of Keras's gates in d_z counted from input_slot
-// All on vectors V; act is DefaultActivations or NamedActivations (math.hpp). Padded lanes get zeros in and must give
-// finite numbers. A cell whose candidate needs the product of the reset state (two_phases) has instead forward_gates
-// and forward_candidate, backward_candidate and backward_gates (see gru_reset_before.hpp).
+//   input_slot, recurrent_slot   where in d_z the `gates` columns start that go with W and with U,
+//   and input_gates              the order of Keras's gates in d_z counted from input_slot
+// All on vectors V; act is DefaultActivations or NamedActivations (math.hpp). Padded lanes get
+// zeros in and must give finite numbers. A cell whose candidate needs the product of the reset
+// state (two_phases) has instead forward_gates and forward_candidate, backward_candidate and
+// backward_gates (see gru_reset_before.hpp).
 #pragma once
 
 #include "math.hpp"
@@ -25,14 +28,21 @@ namespace tidegate {
 namespace TIDEGATE_ISA_NS {
 namespace {
 
-// The gates of a phase's recurrent product: all of them, or of two-phase cells all but the candidate, then it.
+// The gates of a phase's recurrent product: all of them, or of two-phase cells all but the
+// candidate, then it.
 template <class Cell>
-constexpr int phase_first(int phase) { return phase == 0 ? 0 : Cell::info.gates - 1; }
+constexpr int phase_first(int phase) {
+  return phase == 0 ? 0 : Cell::info.gates - 1;
+}
 template <class Cell>
-constexpr int phase_gates(int phase) { return !Cell::info.two_phases ? Cell::info.gates : phase == 0 ? Cell::info.gates - 1 : 1; }
+constexpr int phase_gates(int phase) {
+  return !Cell::info.two_phases ? Cell::info.gates : phase == 0 ? Cell::info.gates - 1 : 1;
+}
 
 template <class Cell, class Act>
-constexpr int saved_count() { return Act::keeps_gates ? Cell::info.saved : Cell::info.saved_generic; }
+constexpr int saved_count() {
+  return Act::keeps_gates ? Cell::info.saved : Cell::info.saved_generic;
+}
 
 }  // namespace
 }  // namespace TIDEGATE_ISA_NS

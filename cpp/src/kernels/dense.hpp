@@ -9,15 +9,19 @@ namespace TIDEGATE_ISA_NS {
 namespace {
 
 template <class T>
-int64_t dense_packed_size(int64_t rows, int64_t columns) { return rows * Panels<T>(columns).padded(); }
+int64_t dense_packed_size(int64_t rows, int64_t columns) {
+  return rows * Panels<T>(columns).padded();
+}
 
 template <class T>
 void dense_pack(const T* matrix, int64_t rows, int64_t columns, bool transposed, T* packed) {
   for_blocks<T>(columns, [&](auto tag, int nv, int64_t first, int used) {
     using V = decltype(tag);
     T* block = packed + rows * first;
-    if (transposed) pack_block_transposed<V>(matrix + first * rows, rows, rows, rows, nv, used, block);
-    else pack_block<V>(matrix + first, columns, rows, nv, used, block, nv * V::width);
+    if (transposed)
+      pack_block_transposed<V>(matrix + first * rows, rows, rows, rows, nv, used, block);
+    else
+      pack_block<V>(matrix + first, columns, rows, nv, used, block, nv * V::width);
   });
 }
 
@@ -41,8 +45,10 @@ void dense_multiply(const DenseArgs<T>& d, int64_t first_row, int64_t last_row) 
           const int lanes = used - v * V::width < V::width ? used - v * V::width : V::width;
           V y = V::load(sums + r * tile.sums_step + v * V::width);
           if (d.bias) y = y + V::load_partial(d.bias + column + v * V::width, lanes);
-          if (lanes == V::width) y.store(to + v * V::width);
-          else y.store_partial(to + v * V::width, lanes);
+          if (lanes == V::width)
+            y.store(to + v * V::width);
+          else
+            y.store_partial(to + v * V::width, lanes);
         }
       }
     });

@@ -1,13 +1,15 @@
 // Packed matrix products: the register tile that every product of the library runs through.
 //
-// A right-hand matrix (K x N) is packed in panels of NV vectors: for each k the NV * V values of the panel side by side,
+// A right-hand matrix (K x N) is packed in panels of NV vectors: for each k the NV * V values of
+// the panel side by side,
 //
 //     panel:   k=0: [ v0 .. v(V-1) | .. | NV vectors ]
 //              k=1: [ ...                            ]          K rows of NV * V values, contiguous
 //
-// A tile holds R rows x NV vectors of sums in registers and walks down k: NV loads and R broadcasts feed R * NV
-// multiply-adds. Every sum is ONE chain of multiply-adds in ascending k, whatever R, NV, V or the number of threads:
-// this is what makes results bit-identical across batch sizes and thread counts.
+// A tile holds R rows x NV vectors of sums in registers and walks down k: NV loads and R broadcasts
+// feed R * NV multiply-adds. Every sum is ONE chain of multiply-adds in ascending k, whatever R,
+// NV, V or the number of threads: this is what makes results bit-identical across batch sizes and
+// thread counts.
 #pragma once
 
 #include "simd.hpp"
@@ -25,8 +27,9 @@ constexpr int kRegisters = 16;
 constexpr int kMaxRows = 8;  // of a tile: so many row pointers fit the integer registers
 constexpr int kMaxVectors = 4;
 
-// Rows of a tile of NV vectors: as many sums as leave registers for min(R, NV) kept operands and one on the fly.
-// A packed panel is read once per tile, 4 * NV * V bytes for R * NV multiply-adds a k: L2 feeds that.
+// Rows of a tile of NV vectors: as many sums as leave registers for min(R, NV) kept operands and
+// one on the fly. A packed panel is read once per tile, 4 * NV * V bytes for R * NV multiply-adds a
+// k: L2 feeds that.
 constexpr int tile_rows(int nv) {
   return kRegisters == 32 ? (nv >= 4 ? 6 : 8) : (nv >= 4 ? 3 : nv == 3 ? 4 : nv == 2 ? 6 : 8);
 }
@@ -64,7 +67,8 @@ __attribute__((noinline)) void tile_kernel(const Tile<typename V::scalar>& tile)
     const T* panel = tile.panel + s * tile.panel_segment;
     int64_t k = s * tile.row_segment;
 #pragma GCC unroll 1
-    for (const T* end = panel + tile.K * panel_step; panel != end; panel += panel_step, k += row_step) {
+    for (const T* end = panel + tile.K * panel_step; panel != end;
+         panel += panel_step, k += row_step) {
       if constexpr (R <= NV) {
         V a[R];
 #pragma GCC unroll 8
@@ -94,8 +98,9 @@ __attribute__((noinline)) void tile_kernel(const Tile<typename V::scalar>& tile)
     for (int v = 0; v < NV; ++v) sum[r][v].store(sums + r * sums_step + v * V::width);
 }
 
-// One row against NP neighbouring panels at once: enough independent chains to hide the latency of a multiply-add.
-// The sums of panel p go to sums + p * sums_step, its init is at init + p * init_step; panels lie panel_segment apart.
+// One row against NP neighbouring panels at once: enough independent chains to hide the latency of
+// a multiply-add. The sums of panel p go to sums + p * sums_step, its init is at init + p *
+// init_step; panels lie panel_segment apart.
 template <class V, int NP, int NV>
 __attribute__((noinline)) void wide_kernel(const Tile<typename V::scalar>& tile) {
   using T = typename V::scalar;
@@ -118,7 +123,8 @@ __attribute__((noinline)) void wide_kernel(const Tile<typename V::scalar>& tile)
 #pragma GCC unroll 4
     for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) sum[p][v] = fma(a, V::load(panel[p] + j + v * V::width), sum[p][v]);
+      for (int v = 0; v < NV; ++v)
+        sum[p][v] = fma(a, V::load(panel[p] + j + v * V::width), sum[p][v]);
   }
 #pragma GCC unroll 4
   for (int p = 0; p < NP; ++p)
@@ -130,10 +136,14 @@ constexpr int wide_panels(int nv) { return nv >= 3 ? 2 : 4; }
 template <class V, int NV>
 void run_tile_rows(const Tile<typename V::scalar>& tile, int rows) {
   switch (rows) {
-    case 1: return tile_kernel<V, 1, NV>(tile);
-    case 2: return tile_kernel<V, 2, NV>(tile);
-    case 3: return tile_kernel<V, 3, NV>(tile);
-    default: break;
+    case 1:
+      return tile_kernel<V, 1, NV>(tile);
+    case 2:
+      return tile_kernel<V, 2, NV>(tile);
+    case 3:
+      return tile_kernel<V, 3, NV>(tile);
+    default:
+      break;
   }
   if constexpr (tile_rows(NV) >= 4)
     if (rows == 4) return tile_kernel<V, 4, NV>(tile);
@@ -151,10 +161,14 @@ void run_tile_rows(const Tile<typename V::scalar>& tile, int rows) {
 template <class V>
 void run_tile(const Tile<typename V::scalar>& tile, int rows, int nv) {
   switch (nv) {
-    case 1: return run_tile_rows<V, 1>(tile, rows);
-    case 2: return run_tile_rows<V, 2>(tile, rows);
-    case 3: return run_tile_rows<V, 3>(tile, rows);
-    default: return run_tile_rows<V, 4>(tile, rows);
+    case 1:
+      return run_tile_rows<V, 1>(tile, rows);
+    case 2:
+      return run_tile_rows<V, 2>(tile, rows);
+    case 3:
+      return run_tile_rows<V, 3>(tile, rows);
+    default:
+      return run_tile_rows<V, 4>(tile, rows);
   }
 }
 
@@ -168,8 +182,8 @@ TIDEGATE_INLINE void for_tiles(int64_t count, int max_rows, F f) {
   }
 }
 
-// How `units` columns fall into panels of one vector: `full` whole ones, then a tail of `lanes` columns in a panel of
-// tail_width (half a vector where that holds them).
+// How `units` columns fall into panels of one vector: `full` whole ones, then a tail of `lanes`
+// columns in a panel of tail_width (half a vector where that holds them).
 template <class T>
 struct Panels {
   static constexpr int width = FullVec<T>::width, half = HalfVec<T>::width;
@@ -178,7 +192,9 @@ struct Panels {
   explicit Panels(int64_t units)
       : full(units / width),
         lanes(static_cast<int>(units % width)),
-        tail_width(lanes == 0 ? 0 : lanes <= half ? half : width) {}
+        tail_width(lanes == 0      ? 0
+                   : lanes <= half ? half
+                                   : width) {}
   int64_t count() const { return full + (lanes > 0); }
   int64_t padded() const { return full * width + tail_width; }
   // f(V(), first column, columns in use)
@@ -190,34 +206,41 @@ struct Panels {
   }
 };
 
-// A matrix of any number of columns as the right-hand side: blocks of four vectors, one of the vectors left over, one
-// for the tail. Block at packed + rows * first column. f(V(), nv, first column, columns in use)
+// A matrix of any number of columns as the right-hand side: blocks of four vectors, one of the
+// vectors left over, one for the tail. Block at packed + rows * first column. f(V(), nv, first
+// column, columns in use)
 template <class T, class F>
 TIDEGATE_INLINE void for_blocks(int64_t columns, F f) {
   const Panels<T> panels(columns);
   constexpr int width = FullVec<T>::width;
   int64_t p = 0;
-  for (; p + kMaxVectors <= panels.full; p += kMaxVectors) f(FullVec<T>::zero(), kMaxVectors, p * width, kMaxVectors * width);
-  if (const int rest = static_cast<int>(panels.full - p)) f(FullVec<T>::zero(), rest, p * width, rest * width);
-  if (panels.lanes) panels.visit(panels.full, [&](auto v, int64_t first, int lanes) { f(v, 1, first, lanes); });
+  for (; p + kMaxVectors <= panels.full; p += kMaxVectors)
+    f(FullVec<T>::zero(), kMaxVectors, p * width, kMaxVectors * width);
+  if (const int rest = static_cast<int>(panels.full - p))
+    f(FullVec<T>::zero(), rest, p * width, rest * width);
+  if (panels.lanes)
+    panels.visit(panels.full, [&](auto v, int64_t first, int lanes) { f(v, 1, first, lanes); });
 }
 
 // dst[k][0..nv*V) = src[k][0..columns) for k < rows, zeros behind.
 template <class V>
-TIDEGATE_INLINE void pack_block(const typename V::scalar* src, int64_t src_step, int64_t rows, int nv, int columns,
-                                typename V::scalar* dst, int64_t dst_step) {
+TIDEGATE_INLINE void pack_block(const typename V::scalar* src, int64_t src_step, int64_t rows,
+                                int nv, int columns, typename V::scalar* dst, int64_t dst_step) {
   for (int64_t k = 0; k < rows; ++k, src += src_step, dst += dst_step)
     for (int v = 0; v < nv; ++v) {
       const int n = columns - v * V::width;
-      (n >= V::width ? V::load(src + v * V::width) : V::load_partial(src + v * V::width, n < 0 ? 0 : n))
+      (n >= V::width ? V::load(src + v * V::width)
+                     : V::load_partial(src + v * V::width, n < 0 ? 0 : n))
           .store(dst + v * V::width);
     }
 }
 
-// dst[k][c] = src[c][k] for k < rows, c < columns; zeros for the other c < nv * V and for k in [rows, padded_rows).
+// dst[k][c] = src[c][k] for k < rows, c < columns; zeros for the other c < nv * V and for k in
+// [rows, padded_rows).
 template <class V>
-TIDEGATE_INLINE void pack_block_transposed(const typename V::scalar* src, int64_t src_step, int64_t rows,
-                                           int64_t padded_rows, int nv, int columns, typename V::scalar* dst) {
+TIDEGATE_INLINE void pack_block_transposed(const typename V::scalar* src, int64_t src_step,
+                                           int64_t rows, int64_t padded_rows, int nv, int columns,
+                                           typename V::scalar* dst) {
   constexpr int W = V::width;
   for (int v = 0; v < nv; ++v)
     for (int64_t k = 0; k < padded_rows; k += W) {
@@ -225,10 +248,13 @@ TIDEGATE_INLINE void pack_block_transposed(const typename V::scalar* src, int64_
       const int n = static_cast<int>(rows - k < W ? (rows - k < 0 ? 0 : rows - k) : W);
       for (int i = 0; i < W; ++i) {
         const int c = v * W + i;
-        block[i] = c >= columns ? V::zero() : n == W ? V::load(src + c * src_step + k) : V::load_partial(src + c * src_step + k, n);
+        block[i] = c >= columns ? V::zero()
+                   : n == W     ? V::load(src + c * src_step + k)
+                                : V::load_partial(src + c * src_step + k, n);
       }
       transpose(block);
-      for (int i = 0; i < W && k + i < padded_rows; ++i) block[i].store(dst + (k + i) * nv * W + v * W);
+      for (int i = 0; i < W && k + i < padded_rows; ++i)
+        block[i].store(dst + (k + i) * nv * W + v * W);
     }
 }
 

@@ -1,5 +1,5 @@
-// The only translation unit that is compiled once per instruction set and scalar type: fills the table of kernels.
-// See README.md for the rules of this folder.
+// The only translation unit that is compiled once per instruction set and scalar type: fills the
+// table of kernels. See README.md for the rules of this folder.
 #include "cell_includes.hpp"  // generated: every cells/*.hpp
 #include "dense.hpp"
 #include "probe.hpp"
@@ -22,10 +22,12 @@ void backward(const BackwardArgs<Scalar>& g, int thread, int threads, Barrier* b
 }
 
 template <class Cell>
-void step(const ForwardArgs<Scalar>& a, const Scalar* x, const Scalar* const* state, Scalar* const* new_state,
-          Scalar* output) {
-  if (default_activations(a)) step_row<Cell, DefaultActivations, Scalar>(a, x, state, new_state, output);
-  else step_row<Cell, NamedActivations, Scalar>(a, x, state, new_state, output);
+void step(const ForwardArgs<Scalar>& a, const Scalar* x, const Scalar* const* state,
+          Scalar* const* new_state, Scalar* output) {
+  if (default_activations(a))
+    step_row<Cell, DefaultActivations, Scalar>(a, x, state, new_state, output);
+  else
+    step_row<Cell, NamedActivations, Scalar>(a, x, state, new_state, output);
 }
 
 template <class Cell>
@@ -35,19 +37,22 @@ int64_t packed_kernel_size(int64_t rows, int64_t units) {
 
 // Panels of one vector of units, all gates of a phase side by side; the phases one after the other.
 template <class Cell>
-void pack_kernel(const Scalar* kernel, int64_t rows, int64_t units, bool recurrent, Scalar* packed, int part, int parts) {
+void pack_kernel(const Scalar* kernel, int64_t rows, int64_t units, bool recurrent, Scalar* packed,
+                 int part, int parts) {
   const Panels<Scalar> panels(units);
   const Range mine = share(panels.count(), part, parts);
   const bool split = recurrent && Cell::info.two_phases;
   for (int phase = 0; phase < (split ? 2 : 1); ++phase) {
-    const int first = split ? phase_first<Cell>(phase) : 0, gates = split ? phase_gates<Cell>(phase) : Cell::info.gates;
+    const int first = split ? phase_first<Cell>(phase) : 0,
+              gates = split ? phase_gates<Cell>(phase) : Cell::info.gates;
     Scalar* to = packed + rows * first * panels.padded();
-    for (int64_t p = mine.first; p < mine.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
-      using V = decltype(tag);
-      for (int j = 0; j < gates; ++j)
-        pack_block<V>(kernel + (first + j) * units + u0, Cell::info.gates * units, rows, 1, lanes,
-                      to + rows * gates * u0 + j * V::width, gates * V::width);
-    });
+    for (int64_t p = mine.first; p < mine.last; ++p)
+      panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+        using V = decltype(tag);
+        for (int j = 0; j < gates; ++j)
+          pack_block<V>(kernel + (first + j) * units + u0, Cell::info.gates * units, rows, 1, lanes,
+                        to + rows * gates * u0 + j * V::width, gates * V::width);
+      });
   }
 }
 
@@ -55,11 +60,13 @@ template <class Cell>
 void pack_bias(const Scalar* bias, int64_t units, Scalar* packed) {
   constexpr int gates = Cell::info.gates;
   const Panels<Scalar> panels(units);
-  for (int64_t p = 0; p < panels.count(); ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
-    using V = decltype(tag);
-    for (int j = 0; j < gates; ++j)
-      (bias ? V::load_partial(bias + j * units + u0, lanes) : V::zero()).store(packed + gates * u0 + j * V::width);
-  });
+  for (int64_t p = 0; p < panels.count(); ++p)
+    panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+      using V = decltype(tag);
+      for (int j = 0; j < gates; ++j)
+        (bias ? V::load_partial(bias + j * units + u0, lanes) : V::zero())
+            .store(packed + gates * u0 + j * V::width);
+    });
 }
 
 template <class Cell>
@@ -67,16 +74,18 @@ int64_t packed_transposed_size(int64_t columns, int64_t units) {
   return Cell::info.gates * Panels<Scalar>(units).padded() * Panels<Scalar>(columns).padded();
 }
 
-// kernel^T in blocks of columns, its rows in the order of d_z: panels, in each the gates of the window.
+// kernel^T in blocks of columns, its rows in the order of d_z: panels, in each the gates of the
+// window.
 template <class Cell>
-void pack_transposed(const Scalar* kernel, int64_t columns, int64_t units, bool recurrent, Scalar* packed, int part,
-                     int parts) {
+void pack_transposed(const Scalar* kernel, int64_t columns, int64_t units, bool recurrent,
+                     Scalar* packed, int part, int parts) {
   constexpr int G = Cell::info.gates;
   const Panels<Scalar> panels(units);
   const int64_t padded = panels.padded();
   const bool split = recurrent && Cell::info.two_phases;
   for (int phase = 0; phase < (split ? 2 : 1); ++phase) {
-    const int first_gate = split ? phase_first<Cell>(phase) : 0, gates = split ? phase_gates<Cell>(phase) : G;
+    const int first_gate = split ? phase_first<Cell>(phase) : 0,
+              gates = split ? phase_gates<Cell>(phase) : G;
     Scalar* to = packed + first_gate * padded * Panels<Scalar>(columns).padded();
     int64_t index = 0;
     for_blocks<Scalar>(columns, [&](auto tag, int nv, int64_t column, int used) {
@@ -89,8 +98,8 @@ void pack_transposed(const Scalar* kernel, int64_t columns, int64_t units, bool 
           constexpr int W = decltype(panel)::width;
           for (int j = 0; j < gates; ++j) {
             const int gate = recurrent ? first_gate + j : Cell::input_gates[j];
-            pack_block_transposed<V>(kernel + column * G * units + gate * units + u0, G * units, lanes, W, nv, used,
-                                     block + (gates * u0 + j * W) * step);
+            pack_block_transposed<V>(kernel + column * G * units + gate * units + u0, G * units,
+                                     lanes, W, nv, used, block + (gates * u0 + j * W) * step);
           }
         });
       }
@@ -110,7 +119,8 @@ int64_t weight_sums_size(int64_t features, int64_t units, bool dropout) {
 template <class Cell>
 int64_t packed_rows_size(int64_t features, int64_t units, bool dropout, int64_t rows) {
   WeightProduct product[kMaxProducts];
-  const WeightProduct& last = product[weight_products<Cell, Scalar>(features, units, dropout, product) - 1];
+  const WeightProduct& last =
+      product[weight_products<Cell, Scalar>(features, units, dropout, product) - 1];
   return rows * (last.tiles_before + last.tiles()) * kMaxRows;
 }
 
@@ -139,14 +149,18 @@ TIDEGATE_INLINE void for_vectors(int64_t n, F f) {
 void activate_all(Activation kind, const Scalar* x, int64_t n, Scalar* y) {
   using V = FullVec<Scalar>;
   for_vectors(n, [&](int64_t i, int lanes) {
-    if (lanes == V::width) activate(kind, V::load(x + i)).store(y + i);
-    else activate(kind, V::load_partial(x + i, lanes)).store_partial(y + i, lanes);
+    if (lanes == V::width)
+      activate(kind, V::load(x + i)).store(y + i);
+    else
+      activate(kind, V::load_partial(x + i, lanes)).store_partial(y + i, lanes);
   });
 }
-void activate_all_backward(Activation kind, const Scalar* x, const Scalar* d_y, int64_t n, Scalar* d_x) {
+void activate_all_backward(Activation kind, const Scalar* x, const Scalar* d_y, int64_t n,
+                           Scalar* d_x) {
   using V = FullVec<Scalar>;
   for_vectors(n, [&](int64_t i, int lanes) {
-    (slope(kind, V::load_partial(x + i, lanes)) * V::load_partial(d_y + i, lanes)).store_partial(d_x + i, lanes);
+    (slope(kind, V::load_partial(x + i, lanes)) * V::load_partial(d_y + i, lanes))
+        .store_partial(d_x + i, lanes);
   });
 }
 

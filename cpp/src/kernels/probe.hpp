@@ -1,4 +1,5 @@
-// What this machine can do at most, for `tidegate bench`: arithmetic that waits for nothing, and bare reads.
+// What this machine can do at most, for `tidegate bench`: arithmetic that waits for nothing, and
+// bare reads.
 #pragma once
 
 #include "simd.hpp"
@@ -7,8 +8,9 @@ namespace tidegate {
 namespace TIDEGATE_ISA_NS {
 namespace {
 
-// Independent chains of multiply-adds in registers: latency 4 or 5 x 2 a cycle asks for up to 10, and 12 with their two
-// constants still fit the 16 registers of AVX2. Returns the operations done, an FMA being two.
+// Independent chains of multiply-adds in registers: latency 4 or 5 x 2 a cycle asks for up to 10,
+// and 12 with their two constants still fit the 16 registers of AVX2. Returns the operations done,
+// an FMA being two.
 template <class T>
 int64_t probe_multiply_add(int64_t iterations, T* sink) {
   using V = FullVec<T>;
@@ -25,7 +27,8 @@ int64_t probe_multiply_add(int64_t iterations, T* sink) {
   return 2 * chains * V::width * iterations;
 }
 
-// Reads x[0..n) again and again, adding it up so that no read can be left out. Returns the bytes read.
+// Reads x[0..n) again and again, adding it up so that no read can be left out. Returns the bytes
+// read.
 template <class T>
 int64_t probe_read(const T* x, int64_t n, int64_t repeats, T* sink) {
   using V = FullVec<T>;

@@ -1,10 +1,10 @@
-// The time loop, forward and backward, shared by every cell: it owns time, threads and memory; the cell owns the
-// equations (cell.hpp) and the tile the registers (gemm.hpp).
+// The time loop, forward and backward, shared by every cell: it owns time, threads and memory; the
+// cell owns the equations (cell.hpp) and the tile the registers (gemm.hpp).
 //
-// Every thread of the team runs these functions (SPMD). With Split::rows it owns rows of the batch for all of time and
-// meets nobody in forward; with Split::units it owns panels of units and meets the others once a step (twice for
-// two-phase cells). In backward all meet once a chunk, whose weight gradients are then split over output tiles, never
-// over the reduction.
+// Every thread of the team runs these functions (SPMD). With Split::rows it owns rows of the batch
+// for all of time and meets nobody in forward; with Split::units it owns panels of units and meets
+// the others once a step (twice for two-phase cells). In backward all meet once a chunk, whose
+// weight gradients are then split over output tiles, never over the reduction.
 #pragma once
 
 #include <cstring>
@@ -24,7 +24,9 @@ struct Rows {  // rows of the batch by number
   const int32_t* ids;
   int count;
 };
-inline Range share(int64_t count, int part, int parts) { return {count * part / parts, count * (part + 1) / parts}; }
+inline Range share(int64_t count, int part, int parts) {
+  return {count * part / parts, count * (part + 1) / parts};
+}
 
 // tanh and sigmoid have a path of their own in the pointwise functions, and only there.
 template <class T>
@@ -41,11 +43,13 @@ TIDEGATE_INLINE Act activations(const ForwardArgs<T>& a) {
   }
 }
 
-// ------------------------------------------------------------------------------------------------- forward
+// -------------------------------------------------------------------------------------------------
+// forward
 template <class Cell, class T>
 class Forward {
   static constexpr int G = Cell::info.gates, S = Cell::info.states;
   static constexpr bool two_phases = Cell::info.two_phases;
+
  public:
   Forward(const ForwardArgs<T>& args, int thread, int threads, Barrier* barrier)
       : a(args),
@@ -55,19 +59,24 @@ class Forward {
         barrier(threads > 1 ? barrier : nullptr),
         panels(args.units),
         rows(args.split == Split::rows ? share(args.batch, thread, threads) : Range{0, args.batch}),
-        own(args.split == Split::units ? share(panels.count(), thread, threads) : Range{0, panels.count()}),
+        own(args.split == Split::units ? share(panels.count(), thread, threads)
+                                       : Range{0, panels.count()}),
         projection(args.projection + (args.split == Split::rows ? rows.first * panels.padded()
-                                                                : own_column() * args.batch) * G * args.chunk),
+                                                                : own_column() * args.batch) *
+                                         G * args.chunk),
         row_ids(args.row_ids + thread * args.batch) {}
 
   void run() {
     start();
-    for (int64_t b = rows.first; b < rows.last; ++b) row_ids[b - rows.first] = static_cast<int32_t>(b);
+    for (int64_t b = rows.first; b < rows.last; ++b)
+      row_ids[b - rows.first] = static_cast<int32_t>(b);
     active = static_cast<int>(rows.size());
     for (int64_t t0 = 0; t0 < a.time; t0 += a.chunk) {
       const int64_t steps = a.time - t0 < a.chunk ? a.time - t0 : a.chunk;
-      if (thread == 0 && a.poll && a.poll(a.poll_data)) __atomic_store_n(a.stop, 1, __ATOMIC_RELAXED);
-      if (a.split == Split::units) wait();  // everybody reads the same answer (and, at first, the initial states)
+      if (thread == 0 && a.poll && a.poll(a.poll_data))
+        __atomic_store_n(a.stop, 1, __ATOMIC_RELAXED);
+      if (a.split == Split::units)
+        wait();  // everybody reads the same answer (and, at first, the initial states)
       if (__atomic_load_n(a.stop, __ATOMIC_RELAXED)) return;
       project(t0, steps);
       for (int64_t t = t0; t < t0 + steps; ++t) step(t, t - t0);
@@ -79,8 +88,12 @@ class Forward {
   void wait() {
     if (barrier) barrier_wait(barrier);
   }
-  T* slice(int s, int64_t t) const { return a.state[s] + (t % a.slices) * a.batch * a.state_stride; }
-  T* reset_slice(int64_t t) const { return a.reset_state + (a.training ? t : 0) * a.batch * a.state_stride; }
+  T* slice(int s, int64_t t) const {
+    return a.state[s] + (t % a.slices) * a.batch * a.state_stride;
+  }
+  T* reset_slice(int64_t t) const {
+    return a.reset_state + (a.training ? t : 0) * a.batch * a.state_stride;
+  }
   bool used(int64_t b, int64_t t) const {
     return !a.mask || a.mask[b * a.mask_batch_stride + t * a.mask_time_stride];
   }
@@ -91,16 +104,17 @@ class Forward {
 
   // The initial states, own rows and units, padded lanes zero.
   void start() {
-    for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
-      using V = decltype(tag);
-      for (int s = 0; s < S; ++s)
-        for (int64_t b = rows.first; b < rows.last; ++b) {
-          const T* from = a.initial_state[s];
-          const V v = from ? V::load_partial(from + b * a.units + u0, lanes) : V::zero();
-          v.store(slice(s, 0) + b * a.state_stride + u0);
-          if (s == 0 && a.recurrent_dropout) drop(v, b, 0, u0, lanes);
-        }
-    });
+    for (int64_t p = own.first; p < own.last; ++p)
+      panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+        using V = decltype(tag);
+        for (int s = 0; s < S; ++s)
+          for (int64_t b = rows.first; b < rows.last; ++b) {
+            const T* from = a.initial_state[s];
+            const V v = from ? V::load_partial(from + b * a.units + u0, lanes) : V::zero();
+            v.store(slice(s, 0) + b * a.state_stride + u0);
+            if (s == 0 && a.recurrent_dropout) drop(v, b, 0, u0, lanes);
+          }
+      });
   }
 
   // h before step t times the dropout factors of gate g, row b.
@@ -110,7 +124,8 @@ class Forward {
   template <class V>
   void drop(V h, int64_t b, int64_t t, int64_t u0, int lanes) const {
     for (int g = 0; g < G; ++g) {
-      const V factor = V::load_partial(a.recurrent_dropout + (g * a.batch + b) * a.units + u0, lanes);
+      const V factor =
+          V::load_partial(a.recurrent_dropout + (g * a.batch + b) * a.units + u0, lanes);
       (h * factor).store(dropped(g, b, t) + u0);
     }
   }
@@ -118,24 +133,26 @@ class Forward {
   // x W + b for `steps` steps of the own rows and panels: projection[panel][step, row][gate][V].
   void project(int64_t t0, int64_t steps) {
     const int64_t M = steps * rows.size();
-    for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int) {
-      using V = decltype(tag);
-      constexpr int W = G * V::width;
-      Tile<T> tile;
-      tile.panel = a.kernel + a.features * G * u0;
-      tile.panel_step = W;
-      tile.K = a.features;
-      tile.init = a.bias + G * u0;
-      tile.sums_step = W;
-      for_tiles(M, tile_rows(G), [&](int64_t first, int count) {
-        for (int r = 0; r < count; ++r) {
-          const int64_t t = t0 + (first + r) / rows.size(), b = rows.first + (first + r) % rows.size();
-          tile.row[r] = a.x + b * a.x_batch_stride + t * a.x_time_stride;
-        }
-        tile.sums = projection + M * G * (u0 - own_column()) + first * W;
-        run_tile<V>(tile, count, G);
+    for (int64_t p = own.first; p < own.last; ++p)
+      panels.visit(p, [&](auto tag, int64_t u0, int) {
+        using V = decltype(tag);
+        constexpr int W = G * V::width;
+        Tile<T> tile;
+        tile.panel = a.kernel + a.features * G * u0;
+        tile.panel_step = W;
+        tile.K = a.features;
+        tile.init = a.bias + G * u0;
+        tile.sums_step = W;
+        for_tiles(M, tile_rows(G), [&](int64_t first, int count) {
+          for (int r = 0; r < count; ++r) {
+            const int64_t t = t0 + (first + r) / rows.size(),
+                          b = rows.first + (first + r) % rows.size();
+            tile.row[r] = a.x + b * a.x_batch_stride + t * a.x_time_stride;
+          }
+          tile.sums = projection + M * G * (u0 - own_column()) + first * W;
+          run_tile<V>(tile, count, G);
+        });
       });
-    });
     chunk_rows = M;
   }
   int64_t own_column() const { return own.first * Panels<T>::width; }
@@ -159,25 +176,31 @@ class Forward {
     if (a.split == Split::units) wait();
   }
 
-  // A masked step: states stay, the last output is repeated (zeros before the first) or zeros are written.
+  // A masked step: states stay, the last output is repeated (zeros before the first) or zeros are
+  // written.
   void carry(int64_t b, int64_t t) {
-    for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
-      using V = decltype(tag);
-      for (int s = 0; s < S; ++s)
-        V::load(slice(s, t) + b * a.state_stride + u0).store(slice(s, t + 1) + b * a.state_stride + u0);
-      if (a.recurrent_dropout) drop(V::load(slice(0, t) + b * a.state_stride + u0), b, t + 1, u0, lanes);
-      if (!a.outputs) return;
-      T* output = a.outputs + b * a.output_batch_stride + t * a.output_time_stride + u0;
-      const bool repeat = t > 0 && !a.zero_output_for_mask;
-      (repeat ? V::load_partial(output - a.output_time_stride, lanes) : V::zero()).store_partial(output, lanes);
-    });
+    for (int64_t p = own.first; p < own.last; ++p)
+      panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+        using V = decltype(tag);
+        for (int s = 0; s < S; ++s)
+          V::load(slice(s, t) + b * a.state_stride + u0)
+              .store(slice(s, t + 1) + b * a.state_stride + u0);
+        if (a.recurrent_dropout)
+          drop(V::load(slice(0, t) + b * a.state_stride + u0), b, t + 1, u0, lanes);
+        if (!a.outputs) return;
+        T* output = a.outputs + b * a.output_batch_stride + t * a.output_time_stride + u0;
+        const bool repeat = t > 0 && !a.zero_output_for_mask;
+        (repeat ? V::load_partial(output - a.output_time_stride, lanes) : V::zero())
+            .store_partial(output, lanes);
+      });
   }
 
   template <int Phase>
   void phase(int64_t t, int64_t t_local) {
     constexpr int PG = phase_gates<Cell>(Phase);
     const T* hidden = Phase == 0 ? slice(0, t) : reset_slice(t);
-    const T* packed = a.recurrent_kernel + (Phase == 0 ? 0 : a.units * phase_first<Cell>(1) * panels.padded());
+    const T* packed =
+        a.recurrent_kernel + (Phase == 0 ? 0 : a.units * phase_first<Cell>(1) * panels.padded());
     alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
     for (int64_t p = own.first; p < own.last; ++p) {
       // One row: neighbouring whole panels together.
@@ -233,16 +256,21 @@ class Forward {
 
   template <class V, int Phase>
   void pointwise(int64_t t, int64_t t_local, Rows at, int64_t u0, const T* sums) {
-    if (plain) pointwise_with<V, Phase, DefaultActivations>(t, t_local, at, u0, sums);
-    else pointwise_with<V, Phase, NamedActivations>(t, t_local, at, u0, sums);
+    if (plain)
+      pointwise_with<V, Phase, DefaultActivations>(t, t_local, at, u0, sums);
+    else
+      pointwise_with<V, Phase, NamedActivations>(t, t_local, at, u0, sums);
   }
 
   template <class V, int Phase, class Act>
-  __attribute__((noinline)) void pointwise_with(int64_t t, int64_t t_local, Rows rows_at, int64_t u0, const T* sums) {
-    constexpr int PG = phase_gates<Cell>(Phase), W = V::width, K = saved_count<Cell, Act>(), kSaved = K > 0 ? K : 1;
+  __attribute__((noinline)) void pointwise_with(int64_t t, int64_t t_local, Rows rows_at,
+                                                int64_t u0, const T* sums) {
+    constexpr int PG = phase_gates<Cell>(Phase), W = V::width, K = saved_count<Cell, Act>(),
+                  kSaved = K > 0 ? K : 1;
     const Act act = activations<Act>(a);
     const int lanes = static_cast<int>(a.units - u0 < W ? a.units - u0 : W);
-    const T* zx_panel = projection + chunk_rows * G * (u0 - own_column()) + (t_local * rows.size() - rows.first) * G * W;
+    const T* zx_panel = projection + chunk_rows * G * (u0 - own_column()) +
+                        (t_local * rows.size() - rows.first) * G * W;
     T* kept = (K > 0 && (a.training || two_phases)) ? saved_panel(t, u0) : nullptr;
     for (int r = 0; r < rows_at.count; ++r, sums += PG * W) {
       const int64_t b = rows_at.ids[r], at = b * a.state_stride + u0;
@@ -275,8 +303,10 @@ class Forward {
       for (int s = 0; s < S; ++s) state[s].store(slice(s, t + 1) + at);
       if (a.outputs) {
         T* output = a.outputs + b * a.output_batch_stride + t * a.output_time_stride + u0;
-        if (lanes == W) state[0].store(output);
-        else state[0].store_partial(output, lanes);
+        if (lanes == W)
+          state[0].store(output);
+        else
+          state[0].store_partial(output, lanes);
       }
       if (a.recurrent_dropout) drop(state[0], b, t + 1, u0, lanes);
     }
@@ -289,20 +319,23 @@ class Forward {
         any = false;
         for (int64_t t = 0; t < a.time && !any && !a.zero_output_for_mask; ++t) any = used(b, t);
       }
-      for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
-        using V = decltype(tag);
-        for (int s = 0; s < S; ++s) {
-          const V v = V::load(slice(s, a.time) + b * a.state_stride + u0);
-          if (a.final_state[s]) v.store_partial(a.final_state[s] + b * a.units + u0, lanes);
-          if (s == 0 && a.last_output) (any ? v : V::zero()).store_partial(a.last_output + b * a.units + u0, lanes);
-        }
-      });
+      for (int64_t p = own.first; p < own.last; ++p)
+        panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+          using V = decltype(tag);
+          for (int s = 0; s < S; ++s) {
+            const V v = V::load(slice(s, a.time) + b * a.state_stride + u0);
+            if (a.final_state[s]) v.store_partial(a.final_state[s] + b * a.units + u0, lanes);
+            if (s == 0 && a.last_output)
+              (any ? v : V::zero()).store_partial(a.last_output + b * a.units + u0, lanes);
+          }
+        });
     }
   }
 
   const ForwardArgs<T>& a;
-  const bool plain;        // tanh and sigmoid
-  const int kept_vectors;  // of a unit vector: what backward needs, or the second phase of the first
+  const bool plain;  // tanh and sigmoid
+  const int
+      kept_vectors;  // of a unit vector: what backward needs, or the second phase of the first
   const int thread;
   Barrier* const barrier;
   const Panels<T> panels;
@@ -315,7 +348,8 @@ class Forward {
 
 // One step of one row on the calling thread; the same chains of additions as Forward.
 template <class Cell, class Act, class T>
-void step_row(const ForwardArgs<T>& a, const T* x, const T* const* state, T* const* new_state, T* output) {
+void step_row(const ForwardArgs<T>& a, const T* x, const T* const* state, T* const* new_state,
+              T* output) {
   constexpr int G = Cell::info.gates, S = Cell::info.states;
   constexpr int kSaved = saved_count<Cell, Act>() > 0 ? saved_count<Cell, Act>() : 1;
   const Act act = activations<Act>(a);
@@ -332,53 +366,61 @@ void step_row(const ForwardArgs<T>& a, const T* x, const T* const* state, T* con
       for (int g = 0; g < N; ++g) sums[g] = fma(r, V::load(panel + g * V::width), sums[g]);
     }
   };
-  for (int64_t p = 0, count = panels.count(); p < count; ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
-    using V = decltype(tag);
-    constexpr int PG = phase_gates<Cell>(0);
-    V zx[G], zh[PG], next[S], saved[kSaved];
-    dot(zx, x, a.kernel + a.features * G * u0, a.features, a.bias + G * u0);
-    dot(zh, state[0], a.recurrent_kernel + a.units * PG * u0, a.units, a.recurrent_bias ? a.recurrent_bias + PG * u0 : nullptr);
+  for (int64_t p = 0, count = panels.count(); p < count; ++p)
+    panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+      using V = decltype(tag);
+      constexpr int PG = phase_gates<Cell>(0);
+      V zx[G], zh[PG], next[S], saved[kSaved];
+      dot(zx, x, a.kernel + a.features * G * u0, a.features, a.bias + G * u0);
+      dot(zh, state[0], a.recurrent_kernel + a.units * PG * u0, a.units,
+          a.recurrent_bias ? a.recurrent_bias + PG * u0 : nullptr);
 #pragma GCC unroll 2
-    for (int s = 0; s < S; ++s) next[s] = V::load(state[s] + u0);
-    if constexpr (Cell::info.two_phases) {
-      V reset = next[0];
-      Cell::forward_gates(act, zx, zh, reset, saved);
-      reset.store(a.reset_state + u0);
-      saved[0].store(a.saved + kSaved * u0);
-      zx[G - 1].store(a.saved + kSaved * u0 + V::width);
-    } else {
-      Cell::forward(act, zx, zh, next, saved);
+      for (int s = 0; s < S; ++s) next[s] = V::load(state[s] + u0);
+      if constexpr (Cell::info.two_phases) {
+        V reset = next[0];
+        Cell::forward_gates(act, zx, zh, reset, saved);
+        reset.store(a.reset_state + u0);
+        saved[0].store(a.saved + kSaved * u0);
+        zx[G - 1].store(a.saved + kSaved * u0 + V::width);
+      } else {
+        Cell::forward(act, zx, zh, next, saved);
 #pragma GCC unroll 2
-      for (int s = 0; s < S; ++s) next[s].store(new_state[s] + u0);
-      if (lanes == V::width) next[0].store(output + u0);
-      else next[0].store_partial(output + u0, lanes);
-    }
-  });
+        for (int s = 0; s < S; ++s) next[s].store(new_state[s] + u0);
+        if (lanes == V::width)
+          next[0].store(output + u0);
+        else
+          next[0].store_partial(output + u0, lanes);
+      }
+    });
   if constexpr (Cell::info.two_phases) {
     const T* packed = a.recurrent_kernel + a.units * (G - 1) * panels.padded();
-    for (int64_t p = 0; p < panels.count(); ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
-      using V = decltype(tag);
-      V zh[1], next[S], saved[kSaved];
-      dot(zh, static_cast<const T*>(a.reset_state), packed + a.units * u0, a.units, static_cast<const T*>(nullptr));
-      next[0] = V::load(state[0] + u0);
-      saved[0] = V::load(a.saved + kSaved * u0);
-      Cell::forward_candidate(act, V::load(a.saved + kSaved * u0 + V::width), zh[0], next, saved);
-      next[0].store(new_state[0] + u0);
-      if (lanes == V::width) next[0].store(output + u0);
-      else next[0].store_partial(output + u0, lanes);
-    });
+    for (int64_t p = 0; p < panels.count(); ++p)
+      panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+        using V = decltype(tag);
+        V zh[1], next[S], saved[kSaved];
+        dot(zh, static_cast<const T*>(a.reset_state), packed + a.units * u0, a.units,
+            static_cast<const T*>(nullptr));
+        next[0] = V::load(state[0] + u0);
+        saved[0] = V::load(a.saved + kSaved * u0);
+        Cell::forward_candidate(act, V::load(a.saved + kSaved * u0 + V::width), zh[0], next, saved);
+        next[0].store(new_state[0] + u0);
+        if (lanes == V::width)
+          next[0].store(output + u0);
+        else
+          next[0].store_partial(output + u0, lanes);
+      });
   }
 }
 
-// ------------------------------------------------------------------------------------------------ backward
-// One of the products that give the weights' gradients: rows^T d_z[window].
+// ------------------------------------------------------------------------------------------------
+// backward One of the products that give the weights' gradients: rows^T d_z[window].
 struct WeightProduct {
   enum Source { inputs, hidden, reset } source;
-  int64_t rows;        // of the gradient: features or units, and one of ones where a bias goes along
-  int64_t real_rows;   // without that one
-  int first, gates;    // the window of d_z
-  int dropout_gate;    // whose factors the hidden state carries, or -1
-  int64_t sums;        // where its packed sums start
+  int64_t rows;       // of the gradient: features or units, and one of ones where a bias goes along
+  int64_t real_rows;  // without that one
+  int first, gates;   // the window of d_z
+  int dropout_gate;   // whose factors the hidden state carries, or -1
+  int64_t sums;       // where its packed sums start
   int64_t tiles_before;  // of the products before this one
   int tile() const { return tile_rows(gates); }
   int64_t tiles() const { return (rows + tile() - 1) / tile(); }
@@ -386,7 +428,8 @@ struct WeightProduct {
 constexpr int kMaxProducts = 5;
 
 template <class Cell, class T>
-int weight_products(int64_t features, int64_t units, bool dropout, WeightProduct (&out)[kMaxProducts]) {
+int weight_products(int64_t features, int64_t units, bool dropout,
+                    WeightProduct (&out)[kMaxProducts]) {
   constexpr int G = Cell::info.gates;
   int n = 0;
   out[n++] = {WeightProduct::inputs, features + 1, features, Cell::input_slot, G, -1, 0, 0};
@@ -394,9 +437,17 @@ int weight_products(int64_t features, int64_t units, bool dropout, WeightProduct
   const int bias_row = Cell::info.bias_rows == 2;
   if (dropout) {
     for (int g = 0; g < hidden_gates; ++g)
-      out[n++] = {WeightProduct::hidden, units + bias_row, units, Cell::recurrent_slot + g, 1, g, 0, 0};
+      out[n++] = {
+          WeightProduct::hidden, units + bias_row, units, Cell::recurrent_slot + g, 1, g, 0, 0};
   } else {
-    out[n++] = {WeightProduct::hidden, units + bias_row, units, Cell::recurrent_slot, hidden_gates, -1, 0, 0};
+    out[n++] = {WeightProduct::hidden,
+                units + bias_row,
+                units,
+                Cell::recurrent_slot,
+                hidden_gates,
+                -1,
+                0,
+                0};
   }
   if (Cell::info.two_phases) out[n++] = {WeightProduct::reset, units, units, G - 1, 1, -1, 0, 0};
   int64_t sums = 0, tiles = 0;
@@ -409,7 +460,8 @@ int weight_products(int64_t features, int64_t units, bool dropout, WeightProduct
   return n;
 }
 
-// f(product, tile) for one thread's share of all row tiles of all products; a tile weighs its gates.
+// f(product, tile) for one thread's share of all row tiles of all products; a tile weighs its
+// gates.
 template <class F>
 void for_shared_tiles(const WeightProduct* product, int products, int thread, int threads, F f) {
   int64_t total = 0, at = 0;
@@ -435,9 +487,11 @@ class Backward {
         barrier(threads > 1 ? barrier : nullptr),
         panels(a.units),
         rows(a.split == Split::rows ? share(a.batch, thread, threads) : Range{0, a.batch}),
-        own(a.split == Split::units ? share(panels.count(), thread, threads) : Range{0, panels.count()}),
+        own(a.split == Split::units ? share(panels.count(), thread, threads)
+                                    : Range{0, panels.count()}),
         row_ids(args.row_ids + thread * a.batch) {
-    products = weight_products<Cell, T>(a.features, a.units, a.recurrent_dropout != nullptr, product);
+    products =
+        weight_products<Cell, T>(a.features, a.units, a.recurrent_dropout != nullptr, product);
   }
 
   void run() {
@@ -447,7 +501,8 @@ class Backward {
     const int64_t chunks = (a.time + g.chunk - 1) / g.chunk;
     for (int64_t c = chunks - 1; c >= 0; --c, which ^= 1) {
       const int64_t t0 = c * g.chunk, steps = a.time - t0 < g.chunk ? a.time - t0 : g.chunk;
-      if (thread == 0 && a.poll && a.poll(a.poll_data)) __atomic_store_n(a.stop, 1, __ATOMIC_RELAXED);
+      if (thread == 0 && a.poll && a.poll(a.poll_data))
+        __atomic_store_n(a.stop, 1, __ATOMIC_RELAXED);
       wait();
       if (__atomic_load_n(a.stop, __ATOMIC_RELAXED)) return;
       here = {g.d_z[which], steps * a.batch};
@@ -486,15 +541,16 @@ class Backward {
   }
 
   void start() {
-    for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
-      using V = decltype(tag);
-      for (int s = 0; s < S; ++s)
-        for (int64_t b = rows.first; b < rows.last; ++b) {
-          const T* from = g.d_final_state[s];
-          (from ? V::load_partial(from + b * a.units + u0, lanes) : V::zero())
-              .store(g.d_state[s] + b * a.state_stride + u0);
-        }
-    });
+    for (int64_t p = own.first; p < own.last; ++p)
+      panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+        using V = decltype(tag);
+        for (int s = 0; s < S; ++s)
+          for (int64_t b = rows.first; b < rows.last; ++b) {
+            const T* from = g.d_final_state[s];
+            (from ? V::load_partial(from + b * a.units + u0, lanes) : V::zero())
+                .store(g.d_state[s] + b * a.state_stride + u0);
+          }
+      });
     if (a.mask)
       for (int64_t b = rows.first; b < rows.last; ++b) {
         int64_t t = 0;
@@ -503,8 +559,9 @@ class Backward {
       }
   }
 
-  // Columns of a packed transposed kernel: `step` from one k to the next, k = every panel's `gates` vectors of units;
-  // a product takes `count` of them from gate `first` on and meets them with the slots of d_z from `slot` on.
+  // Columns of a packed transposed kernel: `step` from one k to the next, k = every panel's `gates`
+  // vectors of units; a product takes `count` of them from gate `first` on and meets them with the
+  // slots of d_z from `slot` on.
   struct Block {
     const T* data;
     int64_t step;
@@ -515,14 +572,16 @@ class Backward {
   };
   // sums (rows, nv vectors) = d_z[window] times the block.
   template <class V>
-  void transposed_product(const Gradients& from, Window window, const Block& block, Rows at, int nv, T* sums) const {
+  void transposed_product(const Gradients& from, Window window, const Block& block, Rows at, int nv,
+                          T* sums) const {
     constexpr int F = FullVec<T>::width;
     Tile<T> tile;
     tile.sums = sums;
     tile.sums_step = nv * V::width;
     tile.panel_step = block.step;
     if (panels.full > 0) {
-      for (int r = 0; r < at.count; ++r) tile.row[r] = from.panel(0, F) + (at.ids[r] * D + window.slot) * F;
+      for (int r = 0; r < at.count; ++r)
+        tile.row[r] = from.panel(0, F) + (at.ids[r] * D + window.slot) * F;
       tile.row_segment = from.rows * D * F;
       tile.segments = panels.full;
       tile.K = window.count * F;
@@ -544,19 +603,24 @@ class Backward {
     }
   }
 
-  // The gradient that reaches h(t) through the recurrent product of step t + 1 (phase 0) or r h' through the
-  // candidate's (phase 1), for the nv panels from p on, which begin at unit u0.
+  // The gradient that reaches h(t) through the recurrent product of step t + 1 (phase 0) or r h'
+  // through the candidate's (phase 1), for the nv panels from p on, which begin at unit u0.
   template <class V, int Phase>
-  void recurrent_product(const Gradients& from, Rows at, int64_t p, int64_t u0, int nv, T* sums) const {
+  void recurrent_product(const Gradients& from, Rows at, int64_t p, int64_t u0, int nv,
+                         T* sums) const {
     constexpr int PG = phase_gates<Cell>(Phase), W = V::width;
     constexpr int slot = Phase == 0 ? Cell::recurrent_slot : G - 1;
     const int64_t padded = panels.padded();
     // The packed block (for_blocks) that holds panel p, and p's place in it.
     const bool tail = p >= panels.full;
     const int64_t first = tail ? p : p / kMaxVectors * kMaxVectors;
-    const int64_t vectors = tail ? 1 : panels.full - first < kMaxVectors ? panels.full - first : kMaxVectors;
-    const T* packed = g.recurrent_kernel_transposed + (Phase == 0 ? 0 : phase_first<Cell>(1) * padded * padded);
-    const Block block{packed + PG * padded * first * Panels<T>::width + (p - first) * W, vectors * W, PG};
+    const int64_t vectors = tail                                ? 1
+                            : panels.full - first < kMaxVectors ? panels.full - first
+                                                                : kMaxVectors;
+    const T* packed =
+        g.recurrent_kernel_transposed + (Phase == 0 ? 0 : phase_first<Cell>(1) * padded * padded);
+    const Block block{packed + PG * padded * first * Panels<T>::width + (p - first) * W,
+                      vectors * W, PG};
     if (!a.recurrent_dropout || Phase == 1)
       return transposed_product<V>(from, {slot, 0, PG}, block, at, nv, sums);
     // Every gate saw its own dropped h: its share of the gradient takes the same factors.
@@ -574,13 +638,17 @@ class Backward {
   }
 
   template <class V>
-  int lanes_at(int64_t u0) const { return static_cast<int>(a.units - u0 < V::width ? a.units - u0 : V::width); }
+  int lanes_at(int64_t u0) const {
+    return static_cast<int>(a.units - u0 < V::width ? a.units - u0 : V::width);
+  }
   template <class V>
   V dropout_factor(int gate, int64_t b, int64_t u0) const {
-    return V::load_partial(a.recurrent_dropout + (gate * a.batch + b) * a.units + u0, lanes_at<V>(u0));
+    return V::load_partial(a.recurrent_dropout + (gate * a.batch + b) * a.units + u0,
+                           lanes_at<V>(u0));
   }
 
-  // f(V(), Rows, panel, u0, nv) over the own panels in groups that share a packed block, and tiles of the active rows.
+  // f(V(), Rows, panel, u0, nv) over the own panels in groups that share a packed block, and tiles
+  // of the active rows.
   template <class F>
   void for_row_tiles(F f) {
     for (int64_t p = own.first; p < own.last;) {
@@ -595,7 +663,9 @@ class Backward {
         p = end;
       } else {
         panels.visit(p, [&](auto tag, int64_t u0, int) {
-          for_tiles(active, tile_rows(1), [&](int64_t first, int count) { f(tag, Rows{row_ids + first, count}, p, u0, 1); });
+          for_tiles(active, tile_rows(1), [&](int64_t first, int count) {
+            f(tag, Rows{row_ids + first, count}, p, u0, 1);
+          });
         });
         ++p;
       }
@@ -609,17 +679,22 @@ class Backward {
     alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
     for_row_tiles([&](auto tag, Rows at, int64_t p, int64_t u0, int nv) {
       using V = decltype(tag);
-      if (has_next) recurrent_product<V, 0>(next, at, p, u0, nv, sums);
-      else std::memset(sums, 0, sizeof(T) * at.count * nv * V::width);
-      for (int v = 0; v < nv; ++v) pointwise<V>(t, at, u0 + v * V::width, sums + v * V::width, nv * V::width);
+      if (has_next)
+        recurrent_product<V, 0>(next, at, p, u0, nv, sums);
+      else
+        std::memset(sums, 0, sizeof(T) * at.count * nv * V::width);
+      for (int v = 0; v < nv; ++v)
+        pointwise<V>(t, at, u0 + v * V::width, sums + v * V::width, nv * V::width);
     });
-    if (a.mask && active < rows.size())  // masked here and at t + 1: nothing but the output's gradient moves
+    if (a.mask &&
+        active < rows.size())  // masked here and at t + 1: nothing but the output's gradient moves
       for (int64_t b = rows.first; b < rows.last; ++b)
         if (!used(b, t) && !(has_next && used(b, t + 1)))
-          for (int64_t p = own.first; p < own.last; ++p) panels.visit(p, [&](auto tag, int64_t u0, int) {
-            using V = decltype(tag);
-            masked<V>(t, b, u0, V::zero());
-          });
+          for (int64_t p = own.first; p < own.last; ++p)
+            panels.visit(p, [&](auto tag, int64_t u0, int) {
+              using V = decltype(tag);
+              masked<V>(t, b, u0, V::zero());
+            });
     if constexpr (two_phases) {
       if (a.split == Split::units) wait();
       active = 0;
@@ -628,7 +703,8 @@ class Backward {
       for_row_tiles([&](auto tag, Rows at, int64_t p, int64_t u0, int nv) {
         using V = decltype(tag);
         recurrent_product<V, 1>(here, at, p, u0, nv, sums);
-        for (int v = 0; v < nv; ++v) pointwise_reset<V>(t, at, u0 + v * V::width, sums + v * V::width, nv * V::width);
+        for (int v = 0; v < nv; ++v)
+          pointwise_reset<V>(t, at, u0 + v * V::width, sums + v * V::width, nv * V::width);
       });
     }
   }
@@ -643,7 +719,8 @@ class Backward {
       const T* from = g.d_outputs + b * g.d_output_batch_stride + t * g.d_output_time_stride + u0;
       d = lanes == V::width ? V::load(from) : V::load_partial(from, lanes);
     }
-    if (g.d_last_output && t == a.time - 1) d = d + V::load_partial(g.d_last_output + b * a.units + u0, lanes);
+    if (g.d_last_output && t == a.time - 1)
+      d = d + V::load_partial(g.d_last_output + b * a.units + u0, lanes);
     return d;
   }
 
@@ -657,12 +734,15 @@ class Backward {
 
   template <class V>
   void pointwise(int64_t t, Rows at, int64_t u0, const T* sums, int64_t sums_step) {
-    if (plain) pointwise_with<V, DefaultActivations>(t, at, u0, sums, sums_step);
-    else pointwise_with<V, NamedActivations>(t, at, u0, sums, sums_step);
+    if (plain)
+      pointwise_with<V, DefaultActivations>(t, at, u0, sums, sums_step);
+    else
+      pointwise_with<V, NamedActivations>(t, at, u0, sums, sums_step);
   }
 
   template <class V, class Act>
-  __attribute__((noinline)) void pointwise_with(int64_t t, Rows rows_at, int64_t u0, const T* sums, int64_t sums_step) {
+  __attribute__((noinline)) void pointwise_with(int64_t t, Rows rows_at, int64_t u0, const T* sums,
+                                                int64_t sums_step) {
     constexpr int W = V::width, K = saved_count<Cell, Act>(), kSaved = K > 0 ? K : 1;
     const Act act = activations<Act>(a);
     const T* kept = a.saved + (t * panels.padded() + u0) * a.batch * K;
@@ -683,8 +763,10 @@ class Backward {
         d_state[s] = V::load(g.d_state[s] + at);
       }
       d_state[0] = (V::load(sums) + d_state[0]) + d_output<V>(t, b, u0);
-      if constexpr (two_phases) Cell::backward_candidate(act, saved, prev, d_state, d_z);
-      else Cell::backward(act, saved, state, prev, d_state, d_z);
+      if constexpr (two_phases)
+        Cell::backward_candidate(act, saved, prev, d_state, d_z);
+      else
+        Cell::backward(act, saved, state, prev, d_state, d_z);
       T* dz = dz_panel + b * D * W;
 #pragma GCC unroll 4
       for (int d = 0; d < D; ++d)
@@ -696,13 +778,15 @@ class Backward {
 
   template <class V>
   void pointwise_reset(int64_t t, Rows at, int64_t u0, const T* sums, int64_t sums_step) {
-    if (plain) pointwise_reset_with<V, DefaultActivations>(t, at, u0, sums, sums_step);
-    else pointwise_reset_with<V, NamedActivations>(t, at, u0, sums, sums_step);
+    if (plain)
+      pointwise_reset_with<V, DefaultActivations>(t, at, u0, sums, sums_step);
+    else
+      pointwise_reset_with<V, NamedActivations>(t, at, u0, sums, sums_step);
   }
 
   template <class V, class Act>
-  __attribute__((noinline)) void pointwise_reset_with(int64_t t, Rows rows_at, int64_t u0, const T* sums,
-                                                      int64_t sums_step) {
+  __attribute__((noinline)) void pointwise_reset_with(int64_t t, Rows rows_at, int64_t u0,
+                                                      const T* sums, int64_t sums_step) {
     if constexpr (two_phases) {
       constexpr int W = V::width, K = saved_count<Cell, Act>();
       const Act act = activations<Act>(a);
@@ -713,7 +797,8 @@ class Backward {
         for (int k = 0; k < K; ++k) saved[k] = V::load(kept + (b * K + k) * W);
         V d_state[1] = {V::load(g.d_state[0] + at)};
         V d_reset = V::load(sums);
-        // With dropout the reset state is r * (dropped h): the gradient of r sees the dropped h, that of h the factor.
+        // With dropout the reset state is r * (dropped h): the gradient of r sees the dropped h,
+        // that of h the factor.
         V prev[1] = {V::load(slice(0, t) + at)};
         if (a.recurrent_dropout) d_reset = d_reset * dropout_factor<V>(G - 1, b, u0);
         Cell::backward_gates(act, saved, prev, d_reset, d_state, d_z);
@@ -736,15 +821,18 @@ class Backward {
       for_tiles(part.size(), tile_rows(nv), [&](int64_t first, int count) {
         int32_t ids[kMaxRows];
         for (int r = 0; r < count; ++r) ids[r] = static_cast<int32_t>(part.first + first + r);
-        transposed_product<V>(all, {Cell::input_slot, 0, G}, {block, step, G}, {ids, count}, nv, sums);
+        transposed_product<V>(all, {Cell::input_slot, 0, G}, {block, step, G}, {ids, count}, nv,
+                              sums);
         for (int r = 0; r < count; ++r) {
           const int64_t t = t0 + ids[r] / a.batch, b = ids[r] % a.batch;
           T* to = g.d_x + b * g.d_x_batch_stride + t * g.d_x_time_stride + column;
           for (int v = 0; v < nv; ++v) {
             const int lanes = columns - v * V::width;
             const V d = V::load(sums + r * step + v * V::width);
-            if (lanes >= V::width) d.store(to + v * V::width);
-            else d.store_partial(to + v * V::width, lanes);
+            if (lanes >= V::width)
+              d.store(to + v * V::width);
+            else
+              d.store_partial(to + v * V::width, lanes);
           }
         }
       });
@@ -752,13 +840,17 @@ class Backward {
   }
 
   template <class F>
-  void for_own_tiles(F f) const { for_shared_tiles(product, products, thread, threads, f); }
+  void for_own_tiles(F f) const {
+    for_shared_tiles(product, products, thread, threads, f);
+  }
 
-  // packed[row][0..R) = rows [tile * R, tile * R + R) of the source at (t, b): zeros where masked, ones for the bias.
+  // packed[row][0..R) = rows [tile * R, tile * R + R) of the source at (t, b): zeros where masked,
+  // ones for the bias.
   void pack_rows(const WeightProduct& w, int64_t tile, int64_t t0, int64_t steps, T* packed) {
     const int R = w.tile();
     const int64_t first = tile * R;
-    const int real = static_cast<int>(w.real_rows - first < R ? (w.real_rows - first < 0 ? 0 : w.real_rows - first) : R);
+    const int real = static_cast<int>(
+        w.real_rows - first < R ? (w.real_rows - first < 0 ? 0 : w.real_rows - first) : R);
     const bool ones = w.rows > w.real_rows && w.real_rows >= first && w.real_rows < first + R;
     for (int64_t t = t0; t < t0 + steps; ++t)
       for (int64_t b = 0; b < a.batch; ++b, packed += R) {
@@ -766,9 +858,11 @@ class Backward {
           for (int r = 0; r < R; ++r) packed[r] = 0;
           continue;
         }
-        const T* from = w.source == WeightProduct::inputs ? a.x + b * a.x_batch_stride + t * a.x_time_stride
-                        : w.source == WeightProduct::hidden ? slice(0, t) + b * a.state_stride
-                                                            : a.reset_state + (t * a.batch + b) * a.state_stride;
+        const T* from = w.source == WeightProduct::inputs
+                            ? a.x + b * a.x_batch_stride + t * a.x_time_stride
+                        : w.source == WeightProduct::hidden
+                            ? slice(0, t) + b * a.state_stride
+                            : a.reset_state + (t * a.batch + b) * a.state_stride;
         from += first;
         for (int r = 0; r < real; ++r) packed[r] = from[r];
         if (w.dropout_gate >= 0) {
@@ -783,25 +877,29 @@ class Backward {
   void weights(int64_t t0, int64_t steps, bool first_chunk) {
     const int64_t M = steps * a.batch;
     for_own_tiles([&](const WeightProduct& w, int64_t tile) {
-      pack_rows(w, tile, t0, steps, g.packed_rows + M * (w.tiles_before * kMaxRows + tile * w.tile()));
+      pack_rows(w, tile, t0, steps,
+                g.packed_rows + M * (w.tiles_before * kMaxRows + tile * w.tile()));
     });
-    for (int64_t p = 0; p < panels.count(); ++p) panels.visit(p, [&](auto tag, int64_t u0, int) {
-      using V = decltype(tag);
-      constexpr int W = V::width;
-      for_own_tiles([&](const WeightProduct& w, int64_t index) {
-        const int R = w.tile();
-        Tile<T> tile;
-        for (int r = 0; r < R; ++r) tile.row[r] = g.packed_rows + M * (w.tiles_before * kMaxRows + index * R) + r;
-        tile.row_step = R;
-        tile.panel = here.data + here.rows * D * u0 + w.first * W;
-        tile.panel_step = D * W;
-        tile.K = M;
-        tile.sums = g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * R * w.gates * W;
-        tile.sums_step = w.gates * W;
-        if (!first_chunk) tile.init = tile.sums, tile.init_step = tile.sums_step;
-        run_tile<V>(tile, R, w.gates);
+    for (int64_t p = 0; p < panels.count(); ++p)
+      panels.visit(p, [&](auto tag, int64_t u0, int) {
+        using V = decltype(tag);
+        constexpr int W = V::width;
+        for_own_tiles([&](const WeightProduct& w, int64_t index) {
+          const int R = w.tile();
+          Tile<T> tile;
+          for (int r = 0; r < R; ++r)
+            tile.row[r] = g.packed_rows + M * (w.tiles_before * kMaxRows + index * R) + r;
+          tile.row_step = R;
+          tile.panel = here.data + here.rows * D * u0 + w.first * W;
+          tile.panel_step = D * W;
+          tile.K = M;
+          tile.sums =
+              g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * R * w.gates * W;
+          tile.sums_step = w.gates * W;
+          if (!first_chunk) tile.init = tile.sums, tile.init_step = tile.sums_step;
+          run_tile<V>(tile, R, w.gates);
+        });
       });
-    });
   }
 
   // The gradient of the initial states: through step 0's product, and what carried past it.
@@ -819,7 +917,8 @@ class Backward {
           for (int s = 0; s < S; ++s) {
             V d = V::load(g.d_state[s] + b * a.state_stride + unit);
             if (s == 0) d = V::load(sums + (r * nv + v) * V::width) + d;
-            if (g.d_initial_state[s]) d.store_partial(g.d_initial_state[s] + b * a.units + unit, lanes);
+            if (g.d_initial_state[s])
+              d.store_partial(g.d_initial_state[s] + b * a.units + unit, lanes);
           }
         }
     });
@@ -829,29 +928,35 @@ class Backward {
   void unpack() {
     for_own_tiles([&](const WeightProduct& w, int64_t index) {
       const int R = w.tile();
-      for (int64_t p = 0; p < panels.count(); ++p) panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
-        using V = decltype(tag);
-        constexpr int W = V::width;
-        const T* sums = g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * R * w.gates * W;
-        for (int r = 0; r < R && index * R + r < w.rows; ++r)
-          for (int j = 0; j < w.gates; ++j) {
-            const int64_t row = index * R + r, columns = G * a.units;
-            const bool bias = row == w.real_rows;
-            T* to;
-            int gate;
-            if (w.source == WeightProduct::inputs) {
-              gate = Cell::input_gates[w.first - Cell::input_slot + j];
-              to = bias ? g.d_bias : g.d_kernel + row * columns;
-            } else {
-              gate = w.source == WeightProduct::reset ? G - 1 : w.first - Cell::recurrent_slot + j;
-              to = bias ? (g.d_bias ? g.d_bias + columns : nullptr) : g.d_recurrent_kernel + row * columns;
+      for (int64_t p = 0; p < panels.count(); ++p)
+        panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
+          using V = decltype(tag);
+          constexpr int W = V::width;
+          const T* sums =
+              g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * R * w.gates * W;
+          for (int r = 0; r < R && index * R + r < w.rows; ++r)
+            for (int j = 0; j < w.gates; ++j) {
+              const int64_t row = index * R + r, columns = G * a.units;
+              const bool bias = row == w.real_rows;
+              T* to;
+              int gate;
+              if (w.source == WeightProduct::inputs) {
+                gate = Cell::input_gates[w.first - Cell::input_slot + j];
+                to = bias ? g.d_bias : g.d_kernel + row * columns;
+              } else {
+                gate =
+                    w.source == WeightProduct::reset ? G - 1 : w.first - Cell::recurrent_slot + j;
+                to = bias ? (g.d_bias ? g.d_bias + columns : nullptr)
+                          : g.d_recurrent_kernel + row * columns;
+              }
+              if (!to) continue;
+              const V sum = V::load(sums + (r * w.gates + j) * W);
+              if (lanes == W)
+                sum.store(to + gate * a.units + u0);
+              else
+                sum.store_partial(to + gate * a.units + u0, lanes);
             }
-            if (!to) continue;
-            const V sum = V::load(sums + (r * w.gates + j) * W);
-            if (lanes == W) sum.store(to + gate * a.units + u0);
-            else sum.store_partial(to + gate * a.units + u0, lanes);
-          }
-      });
+        });
     });
   }
 

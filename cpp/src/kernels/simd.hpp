@@ -1,7 +1,8 @@
 // One SIMD vector, and nothing else: the only kernel header that includes Eigen.
 //
-// Eigen's packet functions follow the compiler's instruction-set flags, so one source gives SSE2, AVX2,
-// AVX-512 and NEON code. The build renames namespace Eigen per instruction set (see README.md here).
+// Eigen's packet functions follow the compiler's instruction-set flags, so one source gives SSE2,
+// AVX2, AVX-512 and NEON code. The build renames namespace Eigen per instruction set (see README.md
+// here).
 #pragma once
 
 #include <Eigen/Core>
@@ -40,8 +41,8 @@ struct Vec {
   }
 };
 
-// The widest vector of the instruction set, and half of it for the tail of the units (on instruction sets whose
-// vectors cannot be halved both are the same type).
+// The widest vector of the instruction set, and half of it for the tail of the units (on
+// instruction sets whose vectors cannot be halved both are the same type).
 template <class T>
 using FullVec = Vec<typename Eigen::internal::packet_traits<T>::type>;
 #if defined(__AVX__)
@@ -53,20 +54,34 @@ using HalfVec = FullVec<T>;
 #endif
 
 template <class P>
-TIDEGATE_INLINE Vec<P> operator+(Vec<P> a, Vec<P> b) { return {Eigen::internal::padd(a.p, b.p)}; }
+TIDEGATE_INLINE Vec<P> operator+(Vec<P> a, Vec<P> b) {
+  return {Eigen::internal::padd(a.p, b.p)};
+}
 template <class P>
-TIDEGATE_INLINE Vec<P> operator-(Vec<P> a, Vec<P> b) { return {Eigen::internal::psub(a.p, b.p)}; }
+TIDEGATE_INLINE Vec<P> operator-(Vec<P> a, Vec<P> b) {
+  return {Eigen::internal::psub(a.p, b.p)};
+}
 template <class P>
-TIDEGATE_INLINE Vec<P> operator*(Vec<P> a, Vec<P> b) { return {Eigen::internal::pmul(a.p, b.p)}; }
+TIDEGATE_INLINE Vec<P> operator*(Vec<P> a, Vec<P> b) {
+  return {Eigen::internal::pmul(a.p, b.p)};
+}
 template <class P>
-TIDEGATE_INLINE Vec<P> operator/(Vec<P> a, Vec<P> b) { return {Eigen::internal::pdiv(a.p, b.p)}; }
+TIDEGATE_INLINE Vec<P> operator/(Vec<P> a, Vec<P> b) {
+  return {Eigen::internal::pdiv(a.p, b.p)};
+}
 template <class P>
-TIDEGATE_INLINE Vec<P> operator-(Vec<P> a) { return {Eigen::internal::pnegate(a.p)}; }
+TIDEGATE_INLINE Vec<P> operator-(Vec<P> a) {
+  return {Eigen::internal::pnegate(a.p)};
+}
 // a * b + c: one rounding where the instruction set has a fused multiply-add, two on SSE2.
 template <class P>
-TIDEGATE_INLINE Vec<P> fma(Vec<P> a, Vec<P> b, Vec<P> c) { return {Eigen::internal::pmadd(a.p, b.p, c.p)}; }
+TIDEGATE_INLINE Vec<P> fma(Vec<P> a, Vec<P> b, Vec<P> c) {
+  return {Eigen::internal::pmadd(a.p, b.p, c.p)};
+}
 template <class P>
-TIDEGATE_INLINE Vec<P> abs(Vec<P> a) { return {Eigen::internal::pabs(a.p)}; }
+TIDEGATE_INLINE Vec<P> abs(Vec<P> a) {
+  return {Eigen::internal::pabs(a.p)};
+}
 
 // A square block of width vectors, rows to columns.
 template <class P>
@@ -77,7 +92,8 @@ TIDEGATE_INLINE void transpose(Vec<P> (&rows)[Vec<P>::width]) {
   for (int i = 0; i < Vec<P>::width; ++i) rows[i].p = block.packet[i];
 }
 
-// Lane-wise integer view: GCC and Clang give every packet type of float and double vector operators.
+// Lane-wise integer view: GCC and Clang give every packet type of float and double vector
+// operators.
 template <class P>
 struct Bits {
   using scalar = typename Vec<P>::scalar;
@@ -86,9 +102,13 @@ struct Bits {
   typedef scalar real __attribute__((vector_size(sizeof(P))));
 };
 template <class P>
-TIDEGATE_INLINE typename Bits<P>::type bits(Vec<P> a) { return (typename Bits<P>::type)a.p; }
+TIDEGATE_INLINE typename Bits<P>::type bits(Vec<P> a) {
+  return (typename Bits<P>::type)a.p;
+}
 template <class P>
-TIDEGATE_INLINE Vec<P> from_bits(typename Bits<P>::type b) { return {(P)b}; }
+TIDEGATE_INLINE Vec<P> from_bits(typename Bits<P>::type b) {
+  return {(P)b};
+}
 
 // All-ones lanes where the comparison holds (never for NaN).
 template <class P>
@@ -99,11 +119,16 @@ template <class P>
 TIDEGATE_INLINE Vec<P> select(typename Bits<P>::type mask, Vec<P> yes, Vec<P> no) {
   return from_bits<P>((mask & bits(yes)) | (~mask & bits(no)));
 }
-// Clamps that hand a NaN in `a` through: Eigen's pmin and pmax return their first argument when a comparison fails.
+// Clamps that hand a NaN in `a` through: Eigen's pmin and pmax return their first argument when a
+// comparison fails.
 template <class P>
-TIDEGATE_INLINE Vec<P> at_most(Vec<P> a, Vec<P> bound) { return {Eigen::internal::pmin(a.p, bound.p)}; }
+TIDEGATE_INLINE Vec<P> at_most(Vec<P> a, Vec<P> bound) {
+  return {Eigen::internal::pmin(a.p, bound.p)};
+}
 template <class P>
-TIDEGATE_INLINE Vec<P> at_least(Vec<P> a, Vec<P> bound) { return {Eigen::internal::pmax(a.p, bound.p)}; }
+TIDEGATE_INLINE Vec<P> at_least(Vec<P> a, Vec<P> bound) {
+  return {Eigen::internal::pmax(a.p, bound.p)};
+}
 
 }  // namespace
 }  // namespace TIDEGATE_ISA_NS

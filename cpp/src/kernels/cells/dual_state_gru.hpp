@@ -1,5 +1,6 @@
-// The GRU exactly as the article writes it in 3.2, with a cell state C beside the hidden state h: z, r = s(.), s(.);
-// C = (1 - z) C' + r a(z_c); h = (1 - z) h' + a(C). Gate order z, r, c; states h, C, neither bounded by 1.
+// The GRU exactly as the article writes it in 3.2, with a cell state C beside the hidden state h:
+// z, r = s(.), s(.); C = (1 - z) C' + r a(z_c); h = (1 - z) h' + a(C). Gate order z, r, c; states
+// h, C, neither bounded by 1.
 #pragma once
 
 #include "../cell.hpp"
@@ -14,7 +15,8 @@ struct dual_state_gru {
   static constexpr int input_gates[3] = {0, 1, 2};
 
   template <class V, class Act>
-  TIDEGATE_INLINE static void forward(const Act& act, const V* zx, const V* zh, V* state, V* saved) {
+  TIDEGATE_INLINE static void forward(const Act& act, const V* zx, const V* zh, V* state,
+                                      V* saved) {
     const V zz = zx[0] + zh[0], zr = zx[1] + zh[1], zc = zx[2] + zh[2];
     const V z = act.rec(zz), r = act.rec(zr), g = act.act(zc), keep = V::set(1) - z;
     const V c = fma(keep, state[1], r * g);
@@ -24,7 +26,8 @@ struct dual_state_gru {
   }
 
   template <class V, class Act>
-  TIDEGATE_INLINE static void backward(const Act& act, const V* saved, const V* state, const V* prev, V* d_state, V* d_z) {
+  TIDEGATE_INLINE static void backward(const Act& act, const V* saved, const V* state,
+                                       const V* prev, V* d_state, V* d_z) {
     const V z = act.rec_value(saved[0]), r = act.rec_value(saved[1]), g = act.act_value(saved[2]);
     const V keep = V::set(1) - z, a = act.act(state[1]), dh = d_state[0];
     const V dc = fma(dh, act.slope_at(state[1], a), d_state[1]);

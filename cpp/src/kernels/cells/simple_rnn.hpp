@@ -13,14 +13,16 @@ struct simple_rnn {
   static constexpr int input_gates[1] = {0};
 
   template <class V, class Act>
-  TIDEGATE_INLINE static void forward(const Act& act, const V* zx, const V* zh, V* state, V* saved) {
+  TIDEGATE_INLINE static void forward(const Act& act, const V* zx, const V* zh, V* state,
+                                      V* saved) {
     const V z = zx[0] + zh[0];
     state[0] = act.act(z);
     if constexpr (!Act::keeps_gates) saved[0] = z;
   }
 
   template <class V, class Act>
-  TIDEGATE_INLINE static void backward(const Act& act, const V* saved, const V* state, const V*, V* d_state, V* d_z) {
+  TIDEGATE_INLINE static void backward(const Act& act, const V* saved, const V* state, const V*,
+                                       V* d_state, V* d_z) {
     if constexpr (Act::keeps_gates) {
       d_z[0] = d_state[0] * act.act_slope(state[0]);  // the kept gate is h itself
     } else {
