@@ -174,6 +174,8 @@ class Batches:
         self._shuffle = shuffle
         self._class_weight = class_weight
         self._running: Iterator[Batch] | None = None
+        self._position = 0  # in what is running
+        self._peeked = False
         self._exhausted = False
         self._arrays: list[Any] | None = None
         self._source = x
@@ -233,18 +235,23 @@ class Batches:
             batch = next(iterator)
         except StopIteration:
             raise ValueError("x: expected at least one batch, got an empty iterable") from None
-        self._running = _chain(batch, iterator)
+        self._running, self._position = _chain(batch, iterator), 0
+        self._peeked = True
         return batch
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of one epoch. Warns if there are fewer than `steps`."""
-        if self._running is None:
-            self._running = self._iterate()
+        if self._running is None or (self.steps is None and not self._peeked):
+            self._running, self._position = self._iterate(), 0
+        self._peeked = False
         given = 0
         for batch in self._running:
+            self._position += 1
             yield batch
             given += 1
             if given == self.steps:
+                if self._position == self._length:
+                    self._running = None
                 return  # the rest comes in the next epoch
         self._running = None
         # Keras warns where a promise is broken: `steps` batches, or another epoch.
