@@ -340,9 +340,8 @@ void replay(const Graph<T>& graph, const ModelFile& file, const Dims& in, const 
   for (int64_t i = 0; i < y.count(); ++i) {
     const double e = expected.data()[i], g = got.data()[i];
     if (e == g || (std::isnan(e) && std::isnan(g))) continue;
-    if (std::isfinite(e)) scale = std::max(scale, std::abs(e));
     const double error = std::abs(g - e);
-    most_error = error <= most_error ? most_error : error;  // a NaN stays
+    most_error = std::max(most_error, std::isnan(error) ? INFINITY : error);
   }
   for (int64_t i = 0; i < y.count(); ++i)
     if (std::isfinite(expected.data()[i])) scale = std::max(scale, std::abs(static_cast<double>(expected.data()[i])));
