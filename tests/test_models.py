@@ -39,7 +39,7 @@ def test_trains_as_keras(name):
         np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
-# ---- The article's program ------------------------------------------------------------------
+# ---- The article's program ----------------------------------------------------------------------
 
 ARTICLE = """
 import numpy as np
@@ -121,7 +121,7 @@ def test_summary(monkeypatch):
     assert "Traina" in text[0]
 
 
-# ---- Repeatability and copies ------------------------------------------------------------------
+# ---- Repeatability and copies -------------------------------------------------------------------
 
 
 def train_once(seed):
@@ -177,7 +177,7 @@ def test_packed_weights_follow_every_change():
         model.layers[0].cell.bias.value[0] = 0
 
 
-# ---- fit ------------------------------------------------------------------------------------
+# ---- fit ----------------------------------------------------------------------------------------
 
 
 def test_history():
@@ -394,7 +394,7 @@ def test_float64():
     assert all(w.dtype == np.float64 for w in model.weights)
 
 
-# ---- The stack -----------------------------------------------------------------------------------
+# ---- The stack ----------------------------------------------------------------------------------
 
 
 def test_add_and_pop():
