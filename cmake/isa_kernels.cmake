@@ -18,6 +18,16 @@ else()
   set(tidegate_flags_neon "")
 endif()
 
+# Fewer of them make a smaller library, which then needs a CPU that has one of them.
+set(TIDEGATE_BUILD_ISAS "${tidegate_isas}" CACHE STRING "Instruction sets to build")
+foreach(isa IN LISTS TIDEGATE_BUILD_ISAS)
+  if(NOT isa IN_LIST tidegate_isas)
+    message(FATAL_ERROR "TIDEGATE_BUILD_ISAS: expected some of `${tidegate_isas}`, got `${isa}`.")
+  endif()
+endforeach()
+string(REPLACE ";" "|" wanted_isas "${TIDEGATE_BUILD_ISAS}")
+list(FILTER tidegate_isas INCLUDE REGEX "^(${wanted_isas})$") # best first, as above
+
 set(tidegate_kernel_options
     # Results must not depend on what the compiler chooses to contract: every FMA is written out.
     -ffp-contract=off

@@ -220,7 +220,6 @@ struct StreamOf {
   }
 
   void step(const T* x, T* y) noexcept {
-    FlushDenormals flush;
     if (batch == 1) return worker.template run<true>(x, 1, states.data(), y);
     for (int64_t first = 0; first < batch; first += kBlockRows) {
       const int64_t rows = std::min(kBlockRows, batch - first);

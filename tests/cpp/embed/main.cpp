@@ -1,6 +1,5 @@
 // What a program that embeds the library sees: public headers, one target, no Python.
-#include <tidegate/layers.hpp>
-#include <tidegate/runtime.hpp>
+#include <tidegate/tidegate.h>
 
 #include <cmath>
 #include <cstdio>
