@@ -12,11 +12,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from ..config import get_num_threads
 from .claims import HELD, IN_PART, NOT, Verdict, verdicts
 from .costs import measure
-from .networks import CELLS, NETWORKS
+from .networks import NETWORKS, QUICK
 from .plots import Plot, draw_all, write_plots
 from .report import html
 from .study import Plan, Store, Study, perform, write_atomically, write_results
@@ -51,9 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     effort = parser.add_mutually_exclusive_group()
-    effort.add_argument("--quick", action="store_true", help="about a minute (the default)")
+    effort.add_argument("--quick", action="store_true", help="a minute or two (the default)")
     effort.add_argument(
-        "--full", action="store_true", help="all tasks, longer memories and variants of the cells"
+        "--full",
+        action="store_true",
+        help="all tasks, longer memories, more variants of the cells: an hour or more",
     )
     add(
         "--task",
@@ -65,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "--cells",
         type=lambda text: _names("cells", tuple(NETWORKS), text),
         metavar="NAMES",
-        help=f"out of {', '.join(NETWORKS)} (quick: {','.join(CELLS)})",
+        help=f"out of {', '.join(NETWORKS)} (quick: {','.join(QUICK)})",
     )
     add("--seeds", type=_positive, metavar="N", help="runs of everything (quick: 3, full: 5)")
     add("--jobs", type=_positive, metavar="N", help="processes (default: one per core)")
@@ -85,12 +88,19 @@ class _Display:
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total, self.done = console, total, 0
         columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-        text = TextColumn("{task.description}", markup=False)
-        self.progress = Progress(*columns, text, console=console, disable=not console.is_terminal)
+        # What does not fit is cut from the names, not from the bar.
+        text = TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+        )
+        self.progress = Progress(
+            *columns, text, console=console, expand=True, disable=not console.is_terminal
+        )
         self.bar = self.progress.add_task("starting", total=total)
 
     def started(self, runs: Sequence[Any]) -> None:
-        names = ", ".join(f"{NETWORKS[run.network].title} on {run.task}" for run in runs)
+        names = ", ".join(f"{run.task}: {NETWORKS[run.network].title}" for run in runs)
         self.progress.update(self.bar, description=names)
 
     def finished(self, run: Any) -> None:
@@ -113,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     full = arguments.full
-    names = arguments.cells or (tuple(NETWORKS) if full else CELLS)
+    names = arguments.cells or (tuple(NETWORKS) if full else QUICK)
     plan = Plan(
         tuple(tasks(full, arguments.task)),
         tuple(NETWORKS[name] for name in names),

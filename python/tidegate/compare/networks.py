@@ -98,6 +98,7 @@ _ALL = [
 ]
 NETWORKS = {network.name: network for network in _ALL}
 CELLS = tuple(network.name for network in _ALL if network.variant_of is None)
+QUICK = (*CELLS, "lstm_chrono", "gru_chrono")
 
 
 def suits(network: Network, task: Task) -> bool:

@@ -8,9 +8,11 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -246,6 +248,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 def _prepare_worker() -> None:
     """One thread each, as there are as many workers as cores; and no life after the parent's."""
     set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -274,6 +277,9 @@ def perform(
 
     Returns:
         All results, and for each task that could not be run the reason.
+
+    Raises:
+        OSError: A result cannot be written, or a process was killed.
     """
     results: dict[Run, dict[str, Any]] = {}
     missing: dict[str, str] = {}
@@ -319,9 +325,11 @@ def perform(
             for future in wait(active, return_when=FIRST_COMPLETED).done:
                 keep(active.pop(future), future.result)
         pool.shutdown()
-    except BaseException:
+    except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise OSError("a process ended unexpectedly; the same command goes on") from error
         raise
     return results, missing

@@ -347,10 +347,10 @@ _WINDOW = 16
 
 
 def _memory_tasks(full: bool) -> list[Task]:
-    samples = dict(train=8000 if full else 3000, validation=1000, test=1000)
+    samples = dict(train=5000 if full else 3000, validation=1000, test=1000)
     common: dict[str, Any] = dict(
         units=32 if full else 24,
-        epochs=40 if full else 16,
+        epochs=30 if full else 16,
         batch_size=50,
         learning_rate=0.01,
     )
@@ -444,7 +444,7 @@ def _real_tasks(full: bool) -> list[Task]:
             name="language",
             title=f"next character after {CONTEXT}",
             metric="bits per character",
-            load=lambda seed: language(dict(train=40000, validation=4000, test=4000)),
+            load=lambda seed: language(dict(train=20000, validation=4000, test=4000)),
             kind="symbols",
             outputs=len(_ALPHABET),
             symbols=len(_ALPHABET),
