@@ -175,6 +175,8 @@ class Batches:
         self._class_weight = class_weight
         self._running: Iterator[Batch] | None = None
         self._position = 0  # in what is running
+        self._batches = 0  # of all epochs so far
+        self._kind = type(x).__name__
         self._peeked = False
         self._exhausted = False
         self._arrays: list[Any] | None = None
@@ -201,6 +203,12 @@ class Batches:
             self._batch_size = int(batch_size)
             self._length: int | None = math.ceil(self._samples / self._batch_size)
             return
+        self._is_dataset = hasattr(x, "__getitem__") and hasattr(x, "__len__")
+        if not self._is_dataset and not hasattr(x, "__iter__"):
+            raise TypeError(
+                "x: expected an array, an iterable of batches, or an object with __getitem__ and "
+                f"__len__, got {type(x).__name__}"
+            )
         for name, value in (
             ("y", y),
             ("sample_weight", sample_weight),
@@ -208,18 +216,12 @@ class Batches:
         ):
             if value is not None:
                 raise ValueError(
-                    f"`{name}` should not be passed when x is a {type(x).__name__}, which gives "
-                    f"whole batches. Received: {name}={value!r}"
+                    f"`{name}` should not be passed when x gives whole batches, as "
+                    f"{type(x).__name__} does. Received: {name}={value!r}"
                 )
-        self._is_dataset = hasattr(x, "__getitem__") and hasattr(x, "__len__")
-        if not self._is_dataset and not hasattr(x, "__iter__"):
-            raise TypeError(
-                "x: expected an array, an iterable of batches, or an object with __getitem__ and "
-                f"__len__, got {type(x).__name__}"
-            )
         self._length = len(x) if hasattr(x, "__len__") else None
         if self._length == 0:
-            raise ValueError(f"x: expected at least one batch, got an empty {type(x).__name__}")
+            raise ValueError(f"x: expected at least one batch, got an empty {self._kind}")
 
     @property
     def num_batches(self) -> int | None:
@@ -234,7 +236,7 @@ class Batches:
         try:
             batch = next(iterator)
         except StopIteration:
-            raise ValueError("x: expected at least one batch, got an empty iterable") from None
+            raise ValueError(f"x: expected at least one batch, got an empty {self._kind}") from None
         self._running, self._position = _chain(batch, iterator), 0
         self._peeked = True
         return batch
@@ -247,6 +249,7 @@ class Batches:
         given = 0
         for batch in self._running:
             self._position += 1
+            self._batches += 1
             yield batch
             given += 1
             if given == self.steps:
@@ -254,6 +257,8 @@ class Batches:
                     self._running = None
                 return  # the rest comes in the next epoch
         self._running = None
+        if self._batches == 0:
+            raise ValueError(f"x: expected at least one batch, got an empty {self._kind}")
         # Keras warns where a promise is broken: `steps` batches, or another epoch.
         if given == 0 or (self.steps is not None and given < self.steps):
             self._exhausted = given == 0

@@ -241,6 +241,7 @@ class Sequential(Layer):
                     f"Sequential model '{self.name}': expected one output from every layer, got "
                     f"several before '{layer.name}'"
                 )
+            layer._check_rank(shape)
             if not layer.built:
                 layer.build(shape)
             shape = layer.compute_output_shape(shape)
@@ -659,6 +660,9 @@ class Sequential(Layer):
             TypeError: An array is not numeric.
         """
         self._check_compiled()
+        for name, number in (("epochs", epochs), ("initial_epoch", initial_epoch)):
+            if not isinstance(number, int | np.integer) or number < 0:
+                raise ValueError(f"{name}: expected an integer from 0 on, got {number!r}")
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = split_for_validation(
                 x, y, sample_weight, validation_split

@@ -121,7 +121,7 @@ def standard_shape(shape: Any, subject: str) -> Shape:
     try:
         dims = tuple(None if d is None else int(d) for d in shape)
         same = all(d is None or d == given for d, given in zip(dims, shape, strict=True))
-    except TypeError:
+    except (TypeError, ValueError):
         same = False
     if not same or any(d is not None and d < 0 for d in dims):
         raise ValueError(f"{subject}: expected a shape, a tuple of integers or None, got {shape!r}")
@@ -217,6 +217,8 @@ class Layer:
 
     # What pickles and copies leave out: engine objects and what backward needs.
     _transient: tuple[str, ...] = ("_saved", "_packed", "_regularized_outputs")
+
+    _constructor_arguments: dict[str, Any]  # of users' layers without a get_config
 
     # Whether backward has to give the gradient of the inputs; Sequential's first layers need not.
     _needs_input_gradient = True
@@ -608,7 +610,8 @@ class Layer:
                 )
             args = (kwargs.pop(signature.first),)
         inputs = map_arrays(self._convert, args[0])
-        self._check_rank(inputs)
+        if isinstance(inputs, np.ndarray):
+            self._check_rank(inputs.shape)
         if not self.built:
             self._build_for(inputs)
 
@@ -657,12 +660,13 @@ class Layer:
             raise ValueError(f"Layer '{self.name}': expected an array, got {error}") from None
         if array.dtype.kind not in "fiub":
             raise TypeError(
-                f"Layer '{self.name}': expected an array of numbers, got dtype {array.dtype}"
+                f"Layer '{self.name}': expected an array of numbers, got {type(value).__name__} "
+                f"of dtype {array.dtype}"
             )
         return array.astype(self._dtype) if array.dtype.kind == "f" else array
 
-    def _check_rank(self, inputs: Any) -> None:
-        """Raises ValueError unless the inputs have the number of dimensions this layer takes."""
+    def _check_rank(self, shape: Any) -> None:
+        """Raises ValueError unless inputs of this shape have as many axes as this layer takes."""
 
     def _rank_error(self, expected: str, shape: Any) -> ValueError:
         return ValueError(

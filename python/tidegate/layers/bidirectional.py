@@ -107,8 +107,8 @@ class Bidirectional(Layer):
             self.set_weights(self._initial_weights)
             self._initial_weights = None
 
-    def _check_rank(self, inputs: Any) -> None:
-        self.forward_layer._check_rank(inputs)
+    def _check_rank(self, shape: Any) -> None:
+        self.forward_layer._check_rank(shape)
 
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
         """The shape of the outputs; with `return_state` a tuple with those of the states."""

@@ -106,9 +106,9 @@ class Dense(Layer):
                 constraint=self.bias_constraint,
             )
 
-    def _check_rank(self, inputs: Any) -> None:
-        if np.ndim(inputs) < 2:
-            raise self._rank_error("min_ndim=2", np.shape(inputs))
+    def _check_rank(self, shape: Any) -> None:
+        if len(shape) < 2:
+            raise self._rank_error("min_ndim=2", shape)
 
     def _engine(self) -> Any:
         """The packed weights, made anew when a variable has changed."""

@@ -26,7 +26,13 @@ __all__ = ["RNN", "BuiltinCell", "BuiltinRNN", "StackedRNNCells", "TorchWeights"
 
 
 def run_cell(
-    cell: Any, x: Array, states: Any, mask: Array | None, training: bool, options: dict[str, Any]
+    cell: Any,
+    x: Array,
+    states: Any,
+    mask: Array | None,
+    training: bool,
+    options: dict[str, Any],
+    subject: str,
 ) -> tuple[Array, Any, Any]:
     """Runs `cell` over the time axis of x.
 
@@ -37,6 +43,7 @@ def run_cell(
         mask: (batch, time) of bool, or None.
         training: Whether `backward` will follow.
         options: return_sequences, go_backwards, zero_output_for_mask.
+        subject: The layer, for errors.
 
     Returns:
         outputs (batch, time, ...) in processing order, or the last one; the final states; and a
@@ -44,7 +51,7 @@ def run_cell(
     """
     call = type(cell).call
     if call is BuiltinCell.call or call is StackedRNNCells.call:
-        outputs: tuple[Array, Any, Any] = cell.run(x, states, mask, training, options)
+        outputs: tuple[Array, Any, Any] = cell.run(x, states, mask, training, options, subject)
         return outputs
     tape = _PythonTape(cell, x, mask, training, options)
     if states is None:
@@ -236,8 +243,9 @@ class BuiltinCell(Layer):
         for name, value in arguments.items():
             setattr(self, name, resolved(name, value))
         self.units = int(units)
-        self.dropout = min(1.0, max(0.0, float(arguments["dropout"])))
-        self.recurrent_dropout = min(1.0, max(0.0, float(arguments["recurrent_dropout"])))
+        self.dropout, self.recurrent_dropout = (
+            self._rate(name, arguments[name]) for name in ("dropout", "recurrent_dropout")
+        )
         self._activation_names = tuple(
             activations.engine_name(getattr(self, name), type(self).__name__, name)
             for name in ("activation", "recurrent_activation")
@@ -250,6 +258,14 @@ class BuiltinCell(Layer):
         self.bias = None
         self._generator: np.random.Generator | None = None
         self._packed: tuple[Any, ...] | None = None
+
+    def _rate(self, name: str, value: Any) -> float:
+        if not isinstance(value, int | float | np.number) or value != value:
+            raise ValueError(
+                f"{type(self).__name__}: expected `{name}` to be a number from 0 to 1, "
+                f"got {value!r}"
+            )
+        return min(1.0, max(0.0, float(value)))  # clipped as in Keras
 
     # -- The engine
 
@@ -326,16 +342,13 @@ class BuiltinCell(Layer):
         mask: Array | None,
         training: bool,
         options: dict[str, Any],
+        subject: str,
     ) -> tuple[Array, list[Array], _EngineTape | None]:
         """Runs over the sequence x (batch, time, features); see `run_cell`."""
-        x = as_array(x, self._dtype, f"Layer '{self.name}' inputs")
-        check_sequences(x, self.kernel.shape[0], f"Layer '{self.name}' inputs")
+        x = as_array(x, self._dtype, f"{subject} inputs")
+        check_sequences(x, self.kernel.shape[0], f"{subject} inputs")
         states = as_states(
-            states,
-            self._states,
-            (len(x), self.units),
-            self._dtype,
-            f"Layer '{self.name}' initial_state",
+            states, self._states, (len(x), self.units), self._dtype, f"{subject} initial_state"
         )
         if not training:
             outputs, states = self._engine().forward(x, states, mask, **options)
@@ -415,7 +428,7 @@ class BuiltinCell(Layer):
             raise self._rank_error("ndim=2", x.shape)
         options = {"return_sequences": False, "go_backwards": False, "zero_output_for_mask": False}
         output, new_states, self._saved = self.run(
-            x[:, None], states, None, bool(training), options
+            x[:, None], states, None, bool(training), options, f"Layer '{self.name}'"
         )
         bare = not isinstance(states, list | tuple)
         return output, new_states[0] if bare else new_states
@@ -556,15 +569,21 @@ class StackedRNNCells(Layer):
         return initial
 
     def run(
-        self, x: Array, states: Any, mask: Array | None, training: bool, options: dict[str, Any]
+        self,
+        x: Array,
+        states: Any,
+        mask: Array | None,
+        training: bool,
+        options: dict[str, Any],
+        subject: str,
     ) -> tuple[Array, list[Any], _StackTape]:
         """Runs one cell after another, each over the whole sequence; see `run_cell`."""
         if states is None:
             states = [None] * len(self.cells)
         if len(states) != len(self.cells):
             raise ValueError(
-                f"Layer '{self.name}' initial_state: expected {len(self.cells)} entries, one per "
-                f"cell, got {len(states)}"
+                f"{subject} initial_state: expected {len(self.cells)} entries, one per cell, "
+                f"got {len(states)}"
             )
         final: list[Any] = []
         tapes: list[Any] = []
@@ -582,6 +601,7 @@ class StackedRNNCells(Layer):
                 mask,
                 training,
                 {**options, "return_sequences": options["return_sequences"] or not last},
+                subject,
             )
             if options["go_backwards"]:  # what the first cell gives is in processing order
                 options = {**options, "go_backwards": False}
@@ -596,7 +616,7 @@ class StackedRNNCells(Layer):
         x = as_array(inputs, self._dtype, f"Layer '{self.name}' inputs")
         options = {"return_sequences": False, "go_backwards": False, "zero_output_for_mask": False}
         output, new_states, self._saved = self.run(
-            x[:, None], states, None, bool(training), options
+            x[:, None], states, None, bool(training), options, f"Layer '{self.name}'"
         )
         return output, new_states
 
@@ -699,6 +719,10 @@ class RNN(Layer):
 
     # -- Shapes and states
 
+    def _check_rank(self, shape: Any) -> None:
+        if len(shape) < 3:
+            raise self._rank_error("min_ndim=3", shape)
+
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         """Builds the cell for sequences (batch, time, features), batch and time may be None."""
         step_shape = (sequences_shape[0], *sequences_shape[2:])
@@ -757,8 +781,6 @@ class RNN(Layer):
     ) -> Any:
         """The outputs for sequences; with `return_state` a tuple with the final states."""
         training = bool(training)
-        if sequences.ndim < 3:
-            raise self._rank_error("min_ndim=3", sequences.shape)
         if sequences.shape[1] == 0:
             raise ValueError(
                 f"Layer '{self.name}': expected at least one time step, got {sequences.shape}"
@@ -799,6 +821,7 @@ class RNN(Layer):
                 "go_backwards": self.go_backwards,
                 "zero_output_for_mask": self.zero_output_for_mask,
             },
+            subject,
         )
         if training:
             self._saved = tape
@@ -939,9 +962,9 @@ class BuiltinRNN(RNN):
             return getattr(self.cell, name)
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
-    def _check_rank(self, inputs: Any) -> None:
-        if getattr(inputs, "ndim", None) != 3:
-            raise self._rank_error("ndim=3", np.shape(inputs))
+    def _check_rank(self, shape: Any) -> None:
+        if len(shape) != 3:
+            raise self._rank_error("ndim=3", shape)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, in Keras's order."""
