@@ -89,7 +89,7 @@ Plan plan(double flops, double step_flops, int64_t batch, int64_t panels, int re
   if (most == 1) return {1, Split::rows};
   if (batch >= 3 * most) return {most, Split::rows};
   const int by_units = static_cast<int>(
-      std::min<int64_t>({most, panels, threads_for(step_flops * 16 / recurrent_products)}));
+      std::min<int64_t>({most, panels, threads_for(step_flops * 20 / recurrent_products)}));
   const int by_rows = static_cast<int>(std::min<int64_t>(most, batch));
   if (by_units > 1 && by_units >= by_rows) return {by_units, Split::units};
   return {by_rows, Split::rows};
@@ -376,9 +376,10 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
     d_state[s].resize(slice);
     g.d_state[s] = d_state[s].data();
   }
-  // The chunk depends on the shapes alone: it sets the order in which the weights' gradients add
-  // up.
-  g.chunk = clamp(384 / a.batch, 1, a.time);
+  // The chunk depends on the shapes alone: it sets the order in which the weights' gradients add up. Long enough that
+  // their sums are not carried in and out of the tiles too often, short enough that d_z stays in the last cache.
+  const int64_t row_bytes = m.cell.info.gradient_slots * columns * static_cast<int64_t>(sizeof(T));
+  g.chunk = clamp(clamp((8 << 20) / row_bytes, 256, 768) / a.batch, 1, a.time);
   Buffer<T> d_z[2];
   for (int i = 0; i < 2; ++i) {
     d_z[i].resize(g.chunk * a.batch * m.cell.info.gradient_slots * columns);
