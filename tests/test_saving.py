@@ -753,6 +753,19 @@ class TestLegacy:
         got = model.predict(expected[f"{name}.x"], verbose=0)
         np.testing.assert_allclose(got, expected[f"{name}.y"], atol=2e-6)
 
+    def test_keras_2_12(self, tmp_path):
+        """The oldest `.keras`, whose groups are numbered in another way."""
+        with np.load(KERAS2 / "oldest.npz") as file:
+            x, y = file["x"], file["y"]
+        model = tg.load_model(KERAS2 / "oldest.keras")
+        np.testing.assert_allclose(model.predict(x, verbose=0), y, atol=2e-6)
+        with zipfile.ZipFile(KERAS2 / "oldest.keras") as archive:
+            data = archive.read("model.weights.h5")
+        (tmp_path / "old.weights.h5").write_bytes(data)
+        again = tg.Sequential.from_config(model.get_config())
+        again.load_weights(tmp_path / "old.weights.h5")
+        assert same_weights(model, again)
+
     def test_keras_2_training(self):
         with pytest.warns(UserWarning, match="starts afresh"):
             model = tg.load_model(KERAS2 / "compiled.h5")

@@ -39,6 +39,10 @@ __all__ = [
 
 Path = str | os.PathLike[str]
 _LEGACY = (".h5", ".hdf5")
+# What a configuration can raise, somewhere below, whose values are of unexpected types.
+_MALFORMED = (
+    AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError
+)  # fmt: skip
 # Public functions that live in modules which are imported when first used.
 _LAZY = {
     "convert_h5_weights": "legacy_h5",
@@ -127,18 +131,23 @@ def load_model(
         OSError: the file cannot be opened.
     """
     path = _existing(filepath)
-    if path.endswith(".keras"):
-        from . import keras
+    try:
+        if path.endswith(".keras"):
+            from . import keras
 
-        return keras.load_model(path, model_class, custom_objects, compile)
-    if path.endswith(".safetensors"):
-        from . import safetensors
+            return keras.load_model(path, model_class, custom_objects, compile)
+        if path.endswith(".safetensors"):
+            from . import safetensors
 
-        return safetensors.load(path, model_class)
-    if path.endswith(_LEGACY):
-        from . import legacy_h5
+            return safetensors.load(path, model_class)
+        if path.endswith(_LEGACY):
+            from . import legacy_h5
 
-        return legacy_h5.load_model(path, model_class, custom_objects, compile)
+            return legacy_h5.load_model(path, model_class, custom_objects, compile)
+    except _MALFORMED as error:
+        raise ValueError(
+            f"{path}: malformed configuration: {type(error).__name__}: {error}"
+        ) from error
     raise ValueError(
         f"File format not supported: filepath={path}. Only `.keras` files, `.safetensors` files "
         "and legacy `.h5` files are supported."

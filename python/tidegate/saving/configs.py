@@ -31,6 +31,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "batch_input_shape": (_ANY,),
     "input_length": (_ANY,),
 }
+_INPUT_KEYS = {"batch_shape", "dtype", "name", "trainable"}
 _CUDNN = {"CuDNNLSTM": "LSTM", "CuDNNGRU": "GRU"}
 _NESTED_LAYERS = ("layer", "backward_layer", "cell")
 # Ours alone: Keras would not find them, or would find something else.
@@ -46,13 +47,11 @@ class PlannedLayer:
         class_name: name of its class.
         config: its configuration, checked, in Keras 3's form, custom objects already in place.
         custom: the user's class, if it is not a built-in one.
-        group: what Keras 3 calls it among the layers, such as "lstm_1".
     """
 
     class_name: str
     config: dict[str, Any]
     custom: type | None
-    group: str
 
     @property
     def subject(self) -> str:
@@ -118,7 +117,7 @@ def parse_model(
         if name == "InputLayer" and not planned:
             batch_shape = shapes.input_shape(raw, subject)
             input_dtype, input_name = _input_dtype(raw, subject), raw.get("name")
-            _neutral(dict(raw), subject)
+            files.require_keys(_neutral(dict(raw), subject), set(), _INPUT_KEYS, subject)
             continue
         if index == 0 and "batch_input_shape" in raw:  # Keras 2 without an InputLayer
             batch_shape = shapes.input_shape(raw, subject)
@@ -127,11 +126,7 @@ def parse_model(
     if batch_shape is None and inner.get("build_input_shape") is not None:
         batch_shape = shapes.checked_shape(inner["build_input_shape"], label)
 
-    group_names = shapes.container_names([name for name, _, _ in planned])
-    layers = [
-        PlannedLayer(name, inner_config, custom, group)
-        for (name, inner_config, custom), group in zip(planned, group_names, strict=True)
-    ]
+    layers = [PlannedLayer(*parts) for parts in planned]
     return Plan(str(inner.get("name", "sequential")), batch_shape, input_dtype, input_name, layers)
 
 

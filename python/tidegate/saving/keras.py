@@ -8,7 +8,7 @@ groups are called after attributes and, in lists, after classes, never after the
     layers/lstm_1/cell/vars/0      kernel of the second
     optimizer/vars/0               iteration, then learning rate, then the slots
 
-Files of Keras 2.13 and later have the same form and are read too.
+Files of Keras 2.12 and later have much the same form and are read too.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from . import configs, files, shapes
 # What is written is what this version of Keras writes.
 KERAS_VERSION = "3.15.1"
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+# The groups of the layers, now and in Keras 2.12, which named it after a private attribute.
+_CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 # Losses and metrics by names that stand for one of several, depending on the shapes of the data.
 _CHOSEN_BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
 # Arguments of compile() that concern back-ends which do not exist here.
@@ -86,10 +88,10 @@ def load_model(
     batch = plan.batch_shape[0] if plan.batch_shape else None
     configs.check_states([layer.config for layer in plan.layers], batch, len(data), label)
     with files.Hdf5Reader(io.BytesIO(data), len(data), f"{label}: {_WEIGHTS}") as reader:
-        arrays = _read_layers(reader, plan, label)
+        arrays, groups = _read_layers(reader, plan, label)
         model = configs.build_model(plan, model_class)
         _build_unbuilt(model, config)
-        assignments = _layer_assignments(reader, model, plan, arrays)
+        assignments = _layer_assignments(reader, model, arrays, groups)
         if compile and config.get("compile_config"):
             compile_from_config(model, config["compile_config"], objects, label)
             if model.built and _optimizer_slots(reader) > len(model.optimizer.variables):
@@ -127,19 +129,22 @@ def load_weights(model: Any, path: str | os.PathLike[str], skip_mismatch: bool =
     else:
         source = files.Hdf5Reader.from_path(path)
     with source as reader:
-        groups = shapes.container_names([type(layer).__name__ for layer in model.layers])
+        groups = _layer_names(
+            reader,
+            [type(layer).__name__ for layer in model.layers],
+            [bool(layer.weights) for layer in model.layers],
+        )
         assignments: list[tuple[Any, np.ndarray]] = []
         failures: dict[str, ValueError] = {}
         for layer, group in zip(model.layers, groups, strict=True):
-            for inner, variables in _layer_groups(layer, f"layers/{group}"):
+            for inner, variables in _layer_groups(layer, group):
                 try:
                     assignments += _group_assignments(reader, inner, variables, layer.name)
                 except ValueError as error:
                     failures.setdefault(layer.name, error)
         _raise_failures(failures, skip_mismatch)
         if not skip_mismatch:
-            known = {f"layers/{group}" for group in groups}
-            _refuse_unread(reader, known)
+            _refuse_unread(reader, groups)
         if getattr(model, "optimizer", None) is not None:
             assignments += _optimizer_assignments(reader, model.optimizer)
         for variable, value in assignments:
@@ -237,22 +242,29 @@ def _build_unbuilt(model: Any, config: Mapping[str, Any]) -> None:
 
 def _read_layers(
     reader: files.Hdf5Reader, plan: configs.Plan, label: str
-) -> list[list[np.ndarray] | None]:
-    """Return the arrays of every built-in layer, checked against the plan before it is built."""
+) -> tuple[list[list[np.ndarray] | None], list[str]]:
+    """Return the arrays of every built-in layer and the groups of all layers.
+
+    The arrays are checked against the plan, before anything is built from it.
+    """
     result: list[list[np.ndarray] | None] = []
-    container = _container(reader)
-    layers_group = reader.group(reader.root, container)
-    # A model without an Input that was saved before it was built has no weights.
-    built = plan.batch_shape is not None or (
-        layers_group is not None and reader.holds_data(layers_group)
+    described = plan.describe()
+    groups = _layer_names(
+        reader,
+        [layer.class_name for layer, _ in described],
+        [weights is None or bool(weights) for _, weights in described],
     )
-    for layer, weights in plan.describe():
+    # A model without an Input that was saved before it was built has no weights.
+    built = plan.batch_shape is not None or any(
+        group is not None and reader.holds_data(group)
+        for group in (reader.group(reader.root, name) for name in _CONTAINERS)
+    )
+    for (layer, weights), group in zip(described, groups, strict=True):
         if weights is None:
             result.append(None)
             continue
         counts: dict[str, int] = {}
         arrays = []
-        group = f"{container}/{layer.group}"
         if not built:
             result.append([])
             continue
@@ -281,45 +293,54 @@ def _read_layers(
                     f"got {count + extra}"
                 )
         result.append(arrays)
-    _refuse_unread(reader, {f"{container}/{layer.group}" for layer in plan.layers})
-    return result
+    _refuse_unread(reader, groups)
+    return result, groups
 
 
-def _container(reader: files.Hdf5Reader) -> str:
-    """Return the group of the layers; Keras 2.12 called it after a private attribute."""
-    old = "_layer_checkpoint_dependencies"
-    if reader.group(reader.root, "layers") is None and reader.group(reader.root, old) is not None:
-        return old
-    return "layers"
+def _layer_names(
+    reader: files.Hdf5Reader, class_names: Sequence[str], weighted: Sequence[bool]
+) -> list[str]:
+    """Return the groups of a file's layers.
+
+    Keras 2.12 kept them in a dict that has every layer with weights twice, so that the numbers
+    of these layers go up by two.
+    """
+    current, old = _CONTAINERS
+    if reader.group(reader.root, current) is not None or reader.group(reader.root, old) is None:
+        return [f"{current}/{name}" for name in shapes.container_names(class_names)]
+    members: list[str] = []
+    firsts = []
+    for class_name, twice in zip(class_names, weighted, strict=True):
+        firsts.append(len(members))
+        members += [class_name] * (2 if twice else 1)
+    names = shapes.container_names(members)
+    return [f"{old}/{names[first]}" for first in firsts]
 
 
-def _refuse_unread(reader: files.Hdf5Reader, known: set[str]) -> None:
+def _refuse_unread(reader: files.Hdf5Reader, known: Sequence[str]) -> None:
     """Raise if the file has arrays for layers that the model does not have."""
-    container = _container(reader)
-    group = reader.group(reader.root, container)
-    if group is None:
-        return
-    for name, node in reader.children(group).items():
-        if f"{container}/{name}" not in known and reader.holds_data(node):
-            raise ValueError(
-                f"{reader.label}: {container}/{name} has weights, expected only those of "
-                f"{sorted(known)}"
-            )
+    for container in _CONTAINERS:
+        group = reader.group(reader.root, container)
+        for name, node in ({} if group is None else reader.children(group)).items():
+            if f"{container}/{name}" not in known and reader.holds_data(node):
+                raise ValueError(
+                    f"{reader.label}: {container}/{name} has weights, expected only those of "
+                    f"{sorted(known)}"
+                )
 
 
 def _layer_assignments(
     reader: files.Hdf5Reader,
     model: Any,
-    plan: configs.Plan,
     arrays: Sequence[list[np.ndarray] | None],
+    groups: Sequence[str],
 ) -> list[tuple[Any, np.ndarray]]:
     """Return every variable with its value from the file."""
     result: list[tuple[Any, np.ndarray]] = []
-    container = _container(reader)
-    for layer, planned, values in zip(model.layers, plan.layers, arrays, strict=True):
+    for layer, values, group in zip(model.layers, arrays, groups, strict=True):
         if values is None:
-            for group, variables in _layer_groups(layer, f"{container}/{planned.group}"):
-                result += _group_assignments(reader, group, variables, layer.name)
+            for inner, variables in _layer_groups(layer, group):
+                result += _group_assignments(reader, inner, variables, layer.name)
         elif values:
             result += zip(layer.weights, values, strict=True)
     return result
@@ -330,8 +351,6 @@ def _group_assignments(
 ) -> list[tuple[Any, np.ndarray]]:
     """Return an object's variables with their values from `group`/vars."""
     found = reader.group(reader.root, f"{group}/vars")
-    if found is None and _container(reader) != "layers":
-        found = reader.group(reader.root, f"{group}/vars".replace("layers", _container(reader), 1))
     datasets = {} if found is None else reader.children(found)
     count = len(datasets)
     if datasets.keys() != {str(index) for index in range(len(variables))}:

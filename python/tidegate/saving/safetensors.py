@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -272,6 +273,8 @@ def _plain_layer(class_name: str, config: Mapping[str, Any], subject: str) -> di
             plain[key] = shapes.positive_int(config, key, subject)
         elif kind is float:
             plain[key] = float(value)
+            if not math.isfinite(plain[key]):  # JSON has no way to write it
+                raise ValueError(f"{subject}: expected a finite {key}, got {value!r}")
         elif key == "merge_mode" and value is None:
             raise ValueError(f"{subject}: expected a merge_mode, got None, which gives two outputs")
         else:
