@@ -220,7 +220,9 @@ class _Pass:
         self._tapes = []
         for k, x in enumerate(xs):
             mask = None if valid is None else valid[k]
-            output, states, tape = run_cell(cell, x, states, mask, True, self._options)
+            output, states, tape = run_cell(
+                cell, x, states, mask, True, self._options, f"Cell '{cell.name}'"
+            )
             self.outputs.append(np.ascontiguousarray(output[:, None]))
             self.largest.append([float(np.abs(state).max()) for state in states])
             self._tapes.append(tape)
