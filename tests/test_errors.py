@@ -1,4 +1,4 @@
-"""Bad input of any kind gives an error that says what was expected and what came; nothing crashes."""
+"""Bad input of any kind gives an error that says what was expected and what came."""
 
 import numpy as np
 import pytest

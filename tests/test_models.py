@@ -441,6 +441,19 @@ def test_models_in_models():
     assert same(model.get_weights(), flat.get_weights())
 
 
+def test_masks_go_through_models_in_models():
+    def stack(nest):
+        inner = [layers.Masking(), layers.GRU(3, return_sequences=True)]
+        if nest:
+            inner = [tg.Sequential([layers.Input((10, 1)), *inner])]
+        return tg.Sequential([layers.Input((10, 1)), *inner, layers.LSTM(2), layers.Dense(1)])
+
+    x, _ = series(6)
+    x[2:, 4:] = 0
+    nested, flat = set_weights(stack(True)), set_weights(stack(False))
+    assert np.array_equal(nested.predict(x, verbose=0), flat.predict(x, verbose=0))
+
+
 class Scale(layers.Layer):
     """A user's layer that can be trained."""
 

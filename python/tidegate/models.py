@@ -88,7 +88,7 @@ class Sequential(Layer):
         ValueError: Something is not a layer, or two have the same name.
     """
 
-    _transient = (*Layer._transient, "_step", "_plan", "history")
+    _transient = (*Layer._transient, "_step", "_plan", "_latest_mask", "history")
 
     def __init__(self, layers: Any = None, trainable: bool = True, name: str | None = None) -> None:
         super().__init__(trainable=trainable, name=name)
@@ -108,6 +108,7 @@ class Sequential(Layer):
         self._loss: losses.Loss | None = None
         self._metrics: list[_NamedMetric] | None = None
         self._loss_sum = self._loss_count = 0.0
+        self._latest_mask: Any = None  # of the outputs of the latest call
         for layer in layers or ():
             self.add(layer, rebuild=False)
         self._maybe_build()
@@ -322,7 +323,9 @@ class Sequential(Layer):
             if mask is not None and takes.takes_mask:
                 kwargs["mask"] = mask
             y = layer(x, **kwargs)
-            if masks and not same_mask:
+            if isinstance(layer, Sequential):
+                mask = layer._latest_mask
+            elif masks and not same_mask:
                 mask = layer.compute_mask(x, mask)
             elif not masks:
                 mask = None
