@@ -76,7 +76,7 @@ STOREYS = [
     {"runtime", "team", "memory", "dispatch", "activation"},
     {"layers", "layer", "model_file"},
     {"graph", "model"},
-    {"stream", "tidegate", "tidegate_c"},
+    {"stream", "tidegate", "c_api", "tidegate_c"},
 ]
 
 
