@@ -3,12 +3,13 @@
 from .base import Layer, Wrapper, deserialize, serialize
 from .basic import Activation, Dropout, Flatten, Input, InputLayer, Masking
 from .bidirectional import Bidirectional
+from .cells import StackedRNNCells
 from .dense import Dense
 from .dual_state_gru import DualStateGRU, DualStateGRUCell
 from .embedding import Embedding
 from .gru import GRU, GRUCell
 from .lstm import LSTM, LSTMCell
-from .recurrent import RNN, StackedRNNCells
+from .recurrent import RNN
 from .simple_rnn import SimpleRNN, SimpleRNNCell
 from .time_distributed import TimeDistributed
 

@@ -11,13 +11,13 @@ import functools
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from .. import constraints, initializers, regularizers
+from .. import activations, constraints, initializers, regularizers
 from ..utils import unique_name
 from ..variables import Variable
 
@@ -27,7 +27,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int | None, ...]
 
 
-# ---- What is known about a call in progress ---------------------------------
+# ---- What is known about a call in progress -----------------------------------------------------
 
 
 class _Context(threading.local):
@@ -78,7 +78,7 @@ def _read_signature(cls: type) -> _CallSignature:
     return _CallSignature(names[0] if names else None, "training" in names, "mask" in names)
 
 
-# ---- dtypes and shapes ------------------------------------------------------
+# ---- dtypes and shapes --------------------------------------------------------------------------
 
 
 def standard_dtype(dtype: Any, subject: str) -> np.dtype[Any]:
@@ -146,7 +146,34 @@ def flatten(value: Any) -> list[Any]:
     return [value]
 
 
-# ---- Layer ------------------------------------------------------------------
+# ---- Arguments and configs ----------------------------------------------------------------------
+
+_KINDS: dict[str, Any] = {
+    "activation": activations,
+    "initializer": initializers,
+    "regularizer": regularizers,
+    "constraint": constraints,
+}
+
+
+def resolved(name: str, value: Any) -> Any:
+    """An argument such as `kernel_initializer="zeros"` as the object it stands for."""
+    module = _KINDS.get(name.rsplit("_", 1)[-1])
+    return value if module is None else module.get(value)
+
+
+def serialized(owner: Any, names: Iterable[str]) -> dict[str, Any]:
+    config = {}
+    for name in names:
+        value = getattr(owner, name)
+        module = _KINDS.get(name.rsplit("_", 1)[-1])
+        if module is not None and (value is not None or module is activations):
+            value = module.serialize(value)
+        config[name] = value
+    return config
+
+
+# ---- Layer --------------------------------------------------------------------------------------
 
 _builtin_classes: dict[str, Any] = {}
 
@@ -779,7 +806,7 @@ class Wrapper(Layer):
         return cls(deserialize(rest.pop("layer"), custom_objects), **rest)
 
 
-# ---- Configs ----------------------------------------------------------------
+# ---- Configs ------------------------------------------------------------------------------------
 
 _KERAS_MODULES = {"Sequential": "keras", "DualStateGRU": "tidegate.layers"}
 

@@ -11,8 +11,8 @@ import numpy as np
 from .. import activations
 from ..utils import make_generator
 from .base import Array, Layer, standard_shape
+from .cells import inverted_dropout
 from .dense import activation_backward
-from .recurrent import inverted_dropout
 
 __all__ = ["Activation", "Dropout", "Flatten", "Input", "InputLayer", "Masking"]
 

@@ -9,8 +9,7 @@ import numpy as np
 from .. import _core, activations
 from ..ops import as_array
 from ..variables import Variable
-from .base import Array, Layer
-from .recurrent import resolved, serialized
+from .base import Array, Layer, resolved, serialized
 
 __all__ = ["Dense"]
 

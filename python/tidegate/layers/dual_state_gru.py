@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .recurrent import BuiltinCell, BuiltinRNN
+from .cells import BuiltinCell
+from .recurrent import BuiltinRNN
 
 __all__ = ["DualStateGRU", "DualStateGRUCell"]
 

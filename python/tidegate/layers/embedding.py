@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Array, Layer
-from .recurrent import resolved, serialized
+from .base import Array, Layer, resolved, serialized
 
 __all__ = ["Embedding"]
 

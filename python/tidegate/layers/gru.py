@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .recurrent import BuiltinCell, BuiltinRNN, TorchWeights
+from .cells import BuiltinCell
+from .recurrent import BuiltinRNN
 
 __all__ = ["GRU", "GRUCell"]
 
@@ -66,7 +67,7 @@ class GRUCell(BuiltinCell):
         super().__init__(locals())
 
 
-class GRU(TorchWeights, BuiltinRNN):
+class GRU(BuiltinRNN):
     """The gated recurrent unit of Cho et al., as Keras has it.
 
     z, r = gate(x W + h' U + b), in the order z, r, h; n = act(x Wn + bn + r*(h' Un + b'n)), or

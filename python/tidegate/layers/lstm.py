@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .base import Array
-from .recurrent import BuiltinCell, BuiltinRNN, TorchWeights
+from .cells import BuiltinCell
+from .recurrent import BuiltinRNN
 
 __all__ = ["LSTM", "LSTMCell"]
 
@@ -79,7 +80,7 @@ class LSTMCell(BuiltinCell):
         super().__init__(locals())
 
 
-class LSTM(TorchWeights, BuiltinRNN):
+class LSTM(BuiltinRNN):
     """The long short-term memory of Hochreiter and Schmidhuber, with forget gates.
 
     i, f, o = gate(x W + h' U + b), each with its own part of the weights, in the order i, f, c, o;

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from .recurrent import BuiltinCell, BuiltinRNN, TorchWeights
+from .cells import BuiltinCell
+from .recurrent import BuiltinRNN
 
 __all__ = ["SimpleRNN", "SimpleRNNCell"]
 
@@ -63,7 +64,7 @@ class SimpleRNNCell(BuiltinCell):
         super().__init__(locals())
 
 
-class SimpleRNN(TorchWeights, BuiltinRNN):
+class SimpleRNN(BuiltinRNN):
     """The simple recurrent layer: h = act(x W + h' U + b).
 
     Args:
