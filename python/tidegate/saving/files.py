@@ -18,6 +18,7 @@ import json
 import math
 import os
 import secrets
+import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,8 @@ import numpy as np
 MAX_EXPANSION = 100
 # Below this many bytes no ratio is looked at: a zeroed bias of a tiny model is no bomb.
 FREE_BYTES = 1 << 20
+# What h5py raises on damaged files, besides ValueError.
+_DAMAGE = (OSError, RuntimeError, KeyError, TypeError, UnicodeError, OverflowError, struct.error)
 # Built-in HDF5 filters, by their registered numbers: deflate, shuffle, fletcher32. Any other
 # number would make the HDF5 library look for a plug-in to load.
 _HDF5_FILTERS = frozenset({1, 2, 3})
@@ -168,18 +171,19 @@ class Hdf5Reader:
     datasets that declare more than the file can hold are refused by name.
 
     Args:
-        source: a path, or a binary file object that holds the whole file.
+        source: a binary file object that holds the whole file.
         size: bytes of the file, the measure of what may be allocated.
         label: how errors call the file.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | IO[bytes], size: int, label: str):
+    def __init__(self, source: IO[bytes], size: int, label: str):
         h5py = require_h5py(label)
         self._h5py = h5py
         self.label = label
         self._stored_left = size
         self._declared_left = MAX_EXPANSION * size + FREE_BYTES
         self.size = size
+        self._source = source
         try:
             self.root = h5py.File(source, "r")
         except (OSError, RuntimeError, ValueError) as error:
@@ -188,14 +192,19 @@ class Hdf5Reader:
     @classmethod
     def from_path(cls, path: str | os.PathLike[str]) -> Hdf5Reader:
         """Open the file at `path`; a missing file is an `OSError` as from `open`."""
-        size = os.stat(path).st_size
-        return cls(os.fspath(path), size, os.fspath(path))
+        file = open(path, "rb")  # noqa: SIM115 - closed by __exit__
+        try:
+            return cls(file, os.fstat(file.fileno()).st_size, os.fspath(path))
+        except BaseException:
+            file.close()
+            raise
 
     def __enter__(self) -> Hdf5Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.root.close()
+        self._source.close()
 
     def children(self, group: Any) -> dict[str, Any]:
         """Return the groups and datasets of `group` by name, after checking their links."""
@@ -259,12 +268,55 @@ class Hdf5Reader:
         if not isinstance(kind, self._h5py.h5t.TypeStringID):
             raise ValueError(f"{self.label}: attribute {name!r}: expected text, got another type")
         declared = count * kind.get_size()
+        if kind.is_variable_str():
+            declared = self._guard(lambda: self._text_size(node, name, count))
         if declared > self.size:
             raise ValueError(
                 f"{self.label}: attribute {name!r} declares {declared} bytes in a file of "
                 f"{self.size}"
             )
         return _decoded(self._guard(lambda: node.attrs[name]), f"{self.label}: {name!r}")
+
+    def _text_size(self, node: Any, name: str, count: int) -> int:
+        """Return the bytes that texts of variable length declare, without reading them.
+
+        HDF5 itself takes the memory a text declares before it looks whether the file has it,
+        and offers no way to ask. Each text is stored as its length (4 bytes), the address of a
+        heap (8) and an index (4), in the attribute's message of the object's header.
+        """
+        address = self._guard(lambda: self._h5py.h5o.get_info(node.id).addr)
+        for body in self._header_messages(address, kind=0x0C):
+            version, _, *sizes = struct.unpack_from("<BBHHH", body)
+            offset = 9 if version == 3 else 8
+            if version == 1:  # padded to multiples of 8
+                sizes = [-(-size // 8) * 8 for size in sizes]
+            if body[offset : offset + sizes[0]].split(b"\0")[0] == name.encode():
+                data = body[offset + sum(sizes) :]
+                if version in (1, 2, 3) and len(data) >= 16 * count:
+                    return sum(struct.unpack_from("<I", data, 16 * i)[0] for i in range(count))
+        raise ValueError(f"{self.label}: attribute {name!r} is not stored as h5py stores text")
+
+    def _header_messages(self, address: int, kind: int) -> Iterator[bytes]:
+        """Yield the bodies of one kind of messages of an object header of version 1."""
+        version, _, _, _, length = struct.unpack("<BBHII", self._raw(address, 12))
+        blocks = [(address + 16, length)] if version == 1 else []
+        for start, size in blocks:  # continuations are appended on the way
+            block = self._raw(start, size)
+            position = 0
+            while position + 8 <= len(block):
+                found, extent = struct.unpack_from("<HH", block, position)
+                body = block[position + 8 : position + 8 + extent]
+                position += 8 + extent
+                if found == 0x10 and len(body) >= 16 and len(blocks) < 1000:
+                    blocks.append(struct.unpack_from("<QQ", body))
+                elif found == kind and len(body) >= 9:
+                    yield body
+
+    def _raw(self, start: int, size: int) -> bytes:
+        if start + size > self.size:
+            raise ValueError(f"{self.label}: damaged HDF5 file: a header ends after the file")
+        self._source.seek(start)
+        return self._source.read(size)
 
     def names(self, group: Any, name: str) -> list[str]:
         """Return a list of strings that Keras stored as attribute `name`.
@@ -317,7 +369,9 @@ class Hdf5Reader:
                 f"{subject} uses HDF5 filters {sorted(filters)}; only deflate, "
                 "shuffle and fletcher32 are read"
             )
-        bfloat16 = dataset.dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16"
+        bfloat16 = (
+            dataset.dtype == np.dtype("V2") and self.attribute(dataset, "dtype") == "bfloat16"
+        )
         if dataset.dtype.kind not in "fiu" and not bfloat16:
             raise ValueError(f"{subject}: expected numbers, got dtype {dataset.dtype}")
         if dataset.shape is None:
@@ -342,7 +396,7 @@ class Hdf5Reader:
         """Run one h5py call; what it raises on damaged files becomes a `ValueError`."""
         try:
             return read()
-        except (OSError, RuntimeError, KeyError, TypeError, UnicodeError, OverflowError) as error:
+        except _DAMAGE as error:
             raise ValueError(f"{self.label}: damaged HDF5 file: {error}") from error
 
 
