@@ -39,7 +39,9 @@ class Verdict:
 
 
 def _named(entry: Entry) -> str:
-    return f"{entry.network.title} {spread(entry.errors)}"
+    """The network with its error, and where training ends with success, how soon."""
+    text = f"{entry.network.title} {spread(entry.errors)}"
+    return f"{text} after {spread(entry.epochs)} epochs" if _solves(entry) else text
 
 
 def _listed(names: Sequence[str]) -> str:

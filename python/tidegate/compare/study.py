@@ -65,6 +65,11 @@ class Entry:
         return int(self.results[0]["parameters"])
 
     @property
+    def epochs(self) -> Array:
+        """For how long each seed was trained."""
+        return self._each(lambda result: len(result["curve"]))
+
+    @property
     def seconds_per_epoch(self) -> float:
         """The median of the seeds'."""
         return float(np.median(self._each(lambda result: result["seconds_per_epoch"])))
