@@ -436,6 +436,29 @@ def test_a_cell_called_by_itself():
     np.testing.assert_allclose(output, expected[:, 0], rtol=0, atol=1e-13)
 
 
+def test_a_stack_called_by_itself():
+    stack = layers.StackedRNNCells([layers.LSTMCell(3), layers.GRUCell(2)])
+    x = normal(2, 4).astype("float32")
+    states = stack.get_initial_state(2)
+    output, new = stack(x, states)
+    assert output.shape == (2, 2)
+    assert [s.shape for s in flat(new)] == [(2, 3), (2, 3), (2, 2)]
+    whole = layers.RNN(stack)(x[:, None])
+    assert np.array_equal(whole, output)
+
+
+def test_initial_states_of_a_users_layer():
+    class Ones(layers.GRU):
+        def get_initial_state(self, batch_size):
+            return [np.ones((batch_size, self.units))]
+
+    x = normal(2, 3, 4).astype("float32")
+    layer = Ones(2)
+    output = layer(x)
+    assert np.array_equal(output, layer(x, initial_state=np.ones((2, 2))))
+    assert not np.array_equal(output, layer(x, initial_state=np.zeros((2, 2))))
+
+
 # ---- Other layers -------------------------------------------------------------------------------
 
 
@@ -584,6 +607,23 @@ def test_losses_are_those_of_the_latest_call():
     assert len(layer.losses) == 2
     layer.trainable = False
     assert len(layer.losses) == 1
+
+
+def test_add_loss():
+    class Penalty(layers.Layer):
+        def call(self, inputs):
+            self.add_loss(np.sum(inputs))
+            return inputs
+
+    layer = Penalty()
+    layer(np.ones((2, 3)))
+    layer(np.ones((2, 3)))
+    assert layer.losses == [6.0]
+    model = tg.Sequential([layers.Input((3,)), Penalty(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.ones((2, 3))
+    loss = model.train_on_batch(x, model.predict(x, verbose=0))
+    assert loss == pytest.approx(6.0)
 
 
 def test_dtypes_and_empty_batches():

@@ -121,6 +121,23 @@ def test_summary(monkeypatch):
     assert "Traina" in text[0]
 
 
+def test_summary_of_models_in_models(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    inner = tg.Sequential([layers.Input((10, 1)), layers.LSTM(3, name="deep")], name="in")
+    model = tg.Sequential([layers.Input((10, 1)), inner, layers.Dense(1)])
+    text = []
+    model.summary(print_fn=text.append, expand_nested=True)
+    assert "└ deep (LSTM)" in text[0]
+    model.compile("adam", "mse")
+    model.fit(*series(4), verbose=0)
+    text.clear()
+    model.summary(print_fn=text.append)
+    slots = 2 + 2 * model.count_params()
+    assert f"Optimizer params: {slots:,}" in text[0]
+    tg.Sequential([layers.LSTM(3)]).summary(print_fn=text.append)
+    assert "0 (unbuilt)" in text[1]
+
+
 # ---- Repeatability and copies -------------------------------------------------------------------
 
 
@@ -392,6 +409,88 @@ def test_float64():
     model.fit(x, y, verbose=0)
     assert model.predict(x, verbose=0).dtype == np.float64
     assert all(w.dtype == np.float64 for w in model.weights)
+
+
+def test_loss_weights_and_scales():
+    x, y = series(8)
+    plain, doubled, scaled = (
+        small(),
+        small(loss_weights=[2.0], optimizer=tg.optimizers.SGD(0.005)),
+        small(optimizer=tg.optimizers.SGD(0.01, loss_scale_factor=8.0)),
+    )
+    losses = [float(m.train_on_batch(x, y)) for m in (plain, doubled, scaled)]
+    assert losses[1] == pytest.approx(2 * losses[0], rel=1e-6)
+    assert losses[2] == losses[0]
+    for other in (doubled, scaled):
+        for a, b in zip(plain.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_class_weights_of_generated_batches():
+    x, y = series(12)
+    labels = (y > 0).astype(int)
+
+    def model():
+        stack = [layers.Input((10, 1)), layers.LSTM(3), layers.Dense(2, activation="softmax")]
+        made = set_weights(tg.Sequential(stack))
+        made.compile("sgd", "sparse_categorical_crossentropy")
+        return made
+
+    one, other = model(), model()
+    kwargs = {"class_weight": {1: 3.0}, "verbose": 0}
+    one.fit(x, labels, batch_size=4, shuffle=False, **kwargs)
+    rows = [slice(i, i + 4) for i in range(0, 12, 4)]
+    other.fit(iter([(x[r], labels[r]) for r in rows]), **kwargs)
+    assert same(one.get_weights(), other.get_weights())
+    one_hot = model()
+    one_hot.compile("sgd", "categorical_crossentropy")
+    one_hot.fit(x, np.eye(2)[labels], batch_size=4, shuffle=False, **kwargs)
+    for a, b in zip(one.get_weights(), one_hot.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_shuffling():
+    seen = []
+
+    class Spy(layers.Layer):
+        def call(self, inputs):
+            seen.append(inputs[:, 0].astype(int).tolist())
+            return inputs
+
+    x = np.arange(10.0)[:, None].astype("float32")
+    model = tg.Sequential([layers.Input((1,)), Spy(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    orders = {}
+    for shuffle in (False, True, "batch"):
+        seen.clear()
+        tg.set_random_seed(2)
+        model.fit(x, x, batch_size=4, epochs=2, shuffle=shuffle, verbose=0)
+        orders[shuffle] = list(seen)
+    whole = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert orders[False] == whole * 2
+    first, second = ([n for batch in orders[True][i : i + 3] for n in batch] for i in (0, 3))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert sorted(orders["batch"][:3]) == whole
+    assert orders["batch"] != orders[False]
+
+
+def test_validation_in_given_epochs():
+    x, y = series(8)
+    seen = []
+    recorder = callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append("val_loss" in logs)
+    )
+    small().fit(
+        x,
+        y,
+        epochs=4,
+        validation_data=(x, y, y),
+        validation_freq=[1, 4],
+        callbacks=[recorder],
+        verbose=0,
+    )
+    assert seen == [True, False, False, True]
 
 
 # ---- The stack ----------------------------------------------------------------------------------
