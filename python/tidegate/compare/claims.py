@@ -48,10 +48,6 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def _rank(entry: Entry) -> tuple[float, float]:
-    return entry.median, float(entry.errors.max())
-
-
 def _solves(entry: Entry) -> bool:
     """Training ends where a task counts as solved, so what differs below that means nothing."""
     solved = entry.task.solved
@@ -60,7 +56,7 @@ def _solves(entry: Entry) -> bool:
 
 def compare(first: Sequence[Entry], second: Sequence[Entry]) -> tuple[str, str]:
     """`"first"`, `"second"`, `"level"` or `"none"` (nobody learned); and why, with figures."""
-    a, b = (min(group, key=_rank) for group in (first, second))
+    a, b = (min(group, key=lambda entry: entry.rank) for group in (first, second))
     figures = f"{_named(a)} against {_named(b)}"
     if _solves(a) and _solves(b):
         return "level", f"both solve it in every seed: {figures}"
@@ -102,7 +98,7 @@ def _over_tasks(
 
 def winner(entries: Sequence[Entry]) -> str:
     """Who is best on a task, and who cannot be told from it."""
-    ranked = sorted(entries, key=_rank)
+    ranked = sorted(entries, key=lambda entry: entry.rank)
     best = ranked[0]
     solvers = [_named(entry) for entry in ranked if _solves(entry)]
     if solvers:

@@ -42,7 +42,7 @@ table { border-collapse: collapse; width: 100%; font-size: .85rem;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; }
 th { background: var(--soft); font-weight: 600; }
-th:first-child, td:first-child { text-align: left; }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 tbody tr { border-top: 1px solid var(--line); }
 tr.best td { font-weight: 600; }
 tr.baseline td { color: var(--dim); }
@@ -96,15 +96,15 @@ def _results(study: Study, task: Task) -> str:
         entries = study.select(task=task.name, sizing=sizing, variants=True)
         if not entries:
             continue
-        best = min(entry.median for entry in entries)
-        rows = [("best" if entry.median == best else "", row(entry)) for entry in entries]
+        best = min(entry.rank for entry in entries)
+        rows = [("best" if entry.rank == best else "", row(entry)) for entry in entries]
         rows += [
-            ("baseline", [f"baseline: {name}", "", "", "", "", text])
+            ("baseline", [f"baseline: {name}", text, "", "", "", ""])
             for name, text in baseline_texts(entries[0]).items()
         ]
         own = study.select(task=task.name, sizing=sizing)
         parts.append(f"<p>At {escape(title)}: {escape(winner(own or entries))}</p>")
-        parts.append(_table([*HEADINGS[:-1], f"test: {task.metric}"], rows))
+        parts.append(_table([HEADINGS[0], f"test: {task.metric}", *HEADINGS[2:]], rows))
     return "".join(parts)
 
 

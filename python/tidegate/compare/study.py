@@ -60,6 +60,11 @@ class Entry:
         return float(np.median(self.errors))
 
     @property
+    def rank(self) -> tuple[float, float]:
+        """What entries are sorted by: the median error, then the largest."""
+        return self.median, float(self.errors.max())
+
+    @property
     def parameters(self) -> int:
         """How many numbers are trained."""
         return int(self.results[0]["parameters"])

@@ -18,26 +18,25 @@ def number(value: float) -> str:
 
 
 def spread(values: Array) -> str:
-    """Median and, in brackets, the range over the seeds."""
-    middle = number(float(np.median(values)))
-    if len(values) == 1:
-        return middle
-    return f"{middle} ({number(float(values.min()))} to {number(float(values.max()))})"
+    """Median and, in brackets, the range over the seeds if there is one."""
+    middle, low, high = (number(float(f(values))) for f in (np.median, np.min, np.max))
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def row(entry: Entry) -> list[str]:
     """The columns of `HEADINGS`."""
     return [
         entry.network.title,
+        spread(entry.errors),
+        number(float(np.median(entry.validation_errors))),
         str(entry.units),
         f"{entry.parameters:,}",
         f"{entry.seconds_per_epoch:.3f}",
-        number(float(np.median(entry.validation_errors))),
-        spread(entry.errors),
     ]
 
 
-HEADINGS = ("network", "units", "parameters", "s/epoch", "validation", "test error")
+# What matters most first: the rest may be out of sight on a phone.
+HEADINGS = ("network", "test error", "validation", "units", "parameters", "s/epoch")
 
 
 def baseline_texts(entry: Entry) -> dict[str, str]:
@@ -57,12 +56,12 @@ def print_study(console: Console, study: Study) -> None:
             entries = study.select(task=task.name, sizing=sizing, variants=True)
             if not entries:
                 continue
-            table.add_row(f"[bold]{task.title}[/bold]", "", "", "", "", f"[bold]{task.metric}")
-            best = min(entries, key=lambda entry: entry.median)
+            table.add_row(f"[bold]{task.title}[/bold]", f"[bold]{task.metric}[/bold]")
+            best = min(entries, key=lambda entry: entry.rank)
             for entry in entries:
                 table.add_row(*row(entry), style="green" if entry is best else None)
             for name, text in baseline_texts(entries[0]).items():
-                table.add_row(f"baseline: {name}", "", "", "", "", text, style="dim")
+                table.add_row(f"baseline: {name}", text, style="dim")
             table.add_section()
         if table.row_count:
             console.print(table)
