@@ -854,6 +854,21 @@ class TestLegacy:
         with pytest.raises(ValueError, match="expected a group for layer 'a'"):
             saving.read_h5_weights(tmp_path / "weights.h5")
 
+    def test_damage_that_hdf5_does_not_survive(self, tmp_path):
+        """Texts that declare gigabytes, and texts made sequences, on which HDF5 crashes."""
+        data = (KERAS2 / "compiled.h5").read_bytes()
+        with h5py.File(KERAS2 / "compiled.h5") as file:
+            length = struct.pack("<I", len(file.attrs["model_config"].encode()))
+        damages = [
+            (length, struct.pack("<I", 0xA0000000), "'model_config' declares 2684354560 bytes"),
+            (b"\x19\x01\x01\x00", b"\x19\x00\x01\x00", "expected text"),
+        ]
+        for sound, damaged, message in damages:
+            assert sound in data
+            (tmp_path / "damaged.h5").write_bytes(data.replace(sound, damaged))
+            with pytest.raises(ValueError, match=message):
+                tg.load_model(tmp_path / "damaged.h5")
+
     def test_old_details(self, tmp_path):
         """The bare list of layers, `lr` and `decay`, attributes as bytes, names in pieces."""
         dense = {
