@@ -273,7 +273,7 @@ def verdict(entries, start):
             [0, 0.2, 0.1],
             [0.5, 0.3, 0.9],
             "level",
-            "both solve it in every seed: GRU 0.1 (0 to 0.2) after 7 epochs",
+            "both solve it in every seed: GRU 0.1 (0 to 0.2) by epoch 7",
         ),
         ([74, 75, 76], [71, 72, 73], "none", "nobody does better than the baseline 75"),
         ([5], [20], "level", "one seed has no spread"),

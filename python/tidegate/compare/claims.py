@@ -41,14 +41,14 @@ class Verdict:
 def _named(entry: Entry) -> str:
     """The network with its error, and where training ends with success, how soon."""
     text = f"{entry.network.title} {spread(entry.errors)}"
-    return f"{text} after {spread(entry.epochs)} epochs" if _solves(entry) else text
+    return f"{text} by epoch {spread(entry.epochs)}" if solves(entry) else text
 
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def _solves(entry: Entry) -> bool:
+def solves(entry: Entry) -> bool:
     """Training ends where a task counts as solved, so what differs below that means nothing."""
     solved = entry.task.solved
     return solved is not None and bool(entry.errors.max() <= _SOLVED * solved)
@@ -58,7 +58,7 @@ def compare(first: Sequence[Entry], second: Sequence[Entry]) -> tuple[str, str]:
     """`"first"`, `"second"`, `"level"` or `"none"` (nobody learned); and why, with figures."""
     a, b = (min(group, key=lambda entry: entry.rank) for group in (first, second))
     figures = f"{_named(a)} against {_named(b)}"
-    if _solves(a) and _solves(b):
+    if solves(a) and solves(b):
         return "level", f"both solve it in every seed: {figures}"
     if min(a.median, b.median) > _LEARNED * a.best_baseline:
         return "none", f"nobody does better than the baseline {number(a.best_baseline)}: {figures}"
@@ -100,7 +100,7 @@ def winner(entries: Sequence[Entry]) -> str:
     """Who is best on a task, and who cannot be told from it."""
     ranked = sorted(entries, key=lambda entry: entry.rank)
     best = ranked[0]
-    solvers = [_named(entry) for entry in ranked if _solves(entry)]
+    solvers = [_named(entry) for entry in ranked if solves(entry)]
     if solvers:
         return f"Solved in every seed by {_listed(solvers)}."
     if best.median > best.best_baseline:

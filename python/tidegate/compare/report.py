@@ -12,7 +12,7 @@ from typing import Any
 import tidegate
 
 from .. import _core
-from .claims import HELD, IN_PART, NOT, Verdict, winner
+from .claims import HELD, IN_PART, NOT, Verdict, solves, winner
 from .costs import WORKLOAD
 from .networks import CLIP
 from .plots import Plot
@@ -97,7 +97,9 @@ def _results(study: Study, task: Task) -> str:
         if not entries:
             continue
         best = min(entry.rank for entry in entries)
-        rows = [("best" if entry.rank == best else "", row(entry)) for entry in entries]
+        rows = [
+            ("best" if entry.rank == best or solves(entry) else "", row(entry)) for entry in entries
+        ]
         rows += [
             ("baseline", [f"baseline: {name}", text, "", "", "", ""])
             for name, text in baseline_texts(entries[0]).items()
