@@ -128,6 +128,18 @@ def test_every_network_repeats_bit_for_bit(name, monkeypatch):
     assert ("start" in first["flow"]) == NETWORKS[name].recurrent
 
 
+def test_a_run_that_diverges_is_a_result(monkeypatch):
+    few = partial(tasks.adding, dict(train=100, validation=50, test=64), 20)
+    task = dataclasses.replace(
+        find_task("adding-20", False), epochs=3, load=few, learning_rate=1e38
+    )
+    monkeypatch.setattr("tidegate.compare.runs.find_task", lambda *_: task)
+    result = execute(Run("adding-20", "simple_rnn_unclipped", 8, seed=0))
+    assert result["diverged"]
+    assert len(result["curve"]) < 3
+    json.dumps(result, allow_nan=False)
+
+
 def call(out, *arguments):
     return main([*arguments, "--out", str(out)])
 

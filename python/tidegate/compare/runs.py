@@ -80,9 +80,12 @@ class _Watch(Callback):
         self.seconds: list[float] = []
         self.best = np.inf
         self.best_epoch = 0
-        self.best_weights: list[Array] | None = None
+        self.best_weights: list[Array] = []
         self.diverged = False
         self._began = 0.0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.best_weights = self.model.get_weights()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._began = time.perf_counter()
@@ -103,7 +106,8 @@ class _Watch(Callback):
 
 
 def _rounded(values: Array) -> list[float]:
-    """Evenly spaced over time, and no more digits than a plot shows."""
+    """Evenly spaced over time, no more digits than a plot shows, and nothing JSON cannot hold."""
+    values = np.nan_to_num(values, nan=0.0, posinf=1e300)
     chosen = np.unique(np.linspace(0, len(values) - 1, _FLOW_POINTS).round().astype(int))
     return [float(f"{value:.4g}") for value in values[chosen]]
 
@@ -113,7 +117,7 @@ def _flow(model: Any, x: Array, y: Array) -> dict[str, Any]:
     (flow,) = gradient_flow(model, x[:_FLOW_SAMPLES], y[:_FLOW_SAMPLES]).values()
     return {
         "norms": _rounded(flow.hidden),
-        "factor": flow.factor,
+        "factor": flow.factor if np.isfinite(flow.factor) else None,
         "largest": _rounded(flow.largest[0]),
         "largest_cell": _rounded(flow.largest[-1]),
     }
@@ -137,24 +141,25 @@ def execute(run: Run) -> dict[str, Any]:
     if network.recurrent:
         flows["start"] = _flow(model, x["test"], data.y["test"])
     watch = _Watch(task, data, x["validation"])
-    model.fit(
-        x["train"],
-        data.y["train"],
-        batch_size=task.batch_size,
-        epochs=task.epochs,
-        verbose=0,
-        callbacks=[watch],
-    )
-    if watch.best_weights is not None:
-        model.set_weights(watch.best_weights)
+    with np.errstate(over="ignore", invalid="ignore"):  # to diverge is a result, too
+        model.fit(
+            x["train"],
+            data.y["train"],
+            batch_size=task.batch_size,
+            epochs=task.epochs,
+            verbose=0,
+            callbacks=[watch],
+        )
+    model.set_weights(watch.best_weights)
+    learned = bool(np.isfinite(watch.best))
     if network.recurrent:
         flows["trained"] = _flow(model, x["test"], data.y["test"])
     _, error = score(task, data, "test", model.predict(x["test"], batch_size=500, verbose=0))
     return {
         "settings": settings(run),
         "parameters": model.count_params(),
-        "error": error if np.isfinite(error) else None,
-        "validation_error": watch.curve[watch.best_epoch] if np.isfinite(watch.best) else None,
+        "error": error if learned else None,
+        "validation_error": watch.curve[watch.best_epoch] if learned else None,
         "curve": [value if np.isfinite(value) else None for value in watch.curve],
         "best_epoch": watch.best_epoch,
         "diverged": watch.diverged,
