@@ -521,6 +521,8 @@ class Sequential(Layer):
             gradient = gradient * gradient.dtype.type(self._loss_weight)
         optimizer = self.optimizer
         self._run_backward(gradient, step.first_trainable)
+        for layer in step.layers:  # before the next step needs as much again
+            layer._saved = None
         for variable in step.regularized:
             variable.add_gradient(variable.regularizer.gradient(variable.value))  # type: ignore[union-attr]
         gradients = [variable.gradient for variable in step.variables]
