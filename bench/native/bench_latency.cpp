@@ -1,8 +1,10 @@
-// How long a single Stream::step takes, each one timed: p50, p99, p99.9, the longest, and a histogram.
+// How long a single Stream::step takes, each one timed: p50, p99, p99.9, the longest, and a
+// histogram.
 //
 //   bench_latency [STEPS]
 //
-// What the machine does meanwhile (interrupts, other programs) is in the longest ones; the clock itself is measured too.
+// What the machine does meanwhile (interrupts, other programs) is in the longest ones; the clock
+// itself is measured too.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -31,18 +33,23 @@ std::vector<double> times(int64_t steps, F step) {
 }
 
 void report(const std::string& name, const std::vector<double>& sorted) {
-  const auto at = [&](double share) { return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1))]; };
-  std::printf("%-26s %9.0f %9.0f %9.0f %9.0f   %5.2f\n", name.c_str(), at(0.5), at(0.99), at(0.999), sorted.back(), at(0.999) / at(0.5));
+  const auto at = [&](double share) {
+    return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1))];
+  };
+  std::printf("%-26s %9.0f %9.0f %9.0f %9.0f   %5.2f\n", name.c_str(), at(0.5), at(0.99), at(0.999),
+              sorted.back(), at(0.999) / at(0.5));
 }
 
 void histogram(const std::vector<double>& sorted) {
   const double first = sorted[sorted.size() / 2] * 0.75;
   size_t from = 0;
   for (double edge = first; from < sorted.size(); edge *= 1.25) {
-    const size_t to = static_cast<size_t>(std::upper_bound(sorted.begin(), sorted.end(), edge) - sorted.begin());
+    const size_t to =
+        static_cast<size_t>(std::upper_bound(sorted.begin(), sorted.end(), edge) - sorted.begin());
     if (to > from) {
       const double share = static_cast<double>(to - from) / static_cast<double>(sorted.size());
-      std::printf("  up to %9.0f ns %10.4f %% %s\n", edge, 100 * share, std::string(static_cast<size_t>(share * 60), '#').c_str());
+      std::printf("  up to %9.0f ns %10.4f %% %s\n", edge, 100 * share,
+                  std::string(static_cast<size_t>(share * 60), '#').c_str());
     }
     from = to;
   }
@@ -53,11 +60,12 @@ void histogram(const std::vector<double>& sorted) {
 int main(int argc, char** argv) {
   const int64_t steps = argc > 1 ? std::atoll(argv[1]) : 200000;
   if (steps < 1000) return std::printf("bench_latency: expected at least 1000 steps\n"), 1;
-  std::printf("%s, %lld steps each; nanoseconds\n%-26s %9s %9s %9s %9s   p99.9/p50\n", tidegate::isa(),
-              static_cast<long long>(steps), "", "p50", "p99", "p99.9", "longest");
+  std::printf("%s, %lld steps each; nanoseconds\n%-26s %9s %9s %9s %9s   p99.9/p50\n",
+              tidegate::isa(), static_cast<long long>(steps), "", "p50", "p99", "p99.9", "longest");
   report("the clock", times(steps, [] {}));
   std::vector<double> shown;
-  for (const auto& [name, features, layers] : std::vector<std::tuple<std::string, int64_t, std::vector<writer::Layer>>>{
+  for (const auto& [name, features, layers] :
+       std::vector<std::tuple<std::string, int64_t, std::vector<writer::Layer>>>{
            {"LSTM 1 -> 20, Dense 1", 1, {{"LSTM", 20}, {"Dense", 1}}},
            {"GRU 1 -> 40, Dense 1", 1, {{"GRU", 40}, {"Dense", 1}}},
            {"LSTM 32 -> 32", 32, {{"LSTM", 32}}},

@@ -48,22 +48,25 @@ Handle* made(F f) noexcept {
 
 void check_layer(const tidegate::Stream& stream, int layer) {
   if (layer < 0 || layer >= stream.layers())
-    throw tidegate::Error("stream layer: expected a number from 0 to " + std::to_string(stream.layers() - 1) + ", got " +
-                          std::to_string(layer));
+    throw tidegate::Error("stream layer: expected a number from 0 to " +
+                          std::to_string(stream.layers() - 1) + ", got " + std::to_string(layer));
 }
 void check_state(const tidegate::Stream& stream, int layer, int state) {
   check_layer(stream, layer);
   if (state < 0 || state >= stream.states(layer))
-    throw tidegate::Error("stream state: expected a number from 0 to " + std::to_string(stream.states(layer) - 1) +
-                          ", got " + std::to_string(state));
+    throw tidegate::Error("stream state: expected a number from 0 to " +
+                          std::to_string(stream.states(layer) - 1) + ", got " +
+                          std::to_string(state));
 }
 template <class T>
 int get_state(const tidegate_stream* s, int layer, int state, T* value) {
-  return status([&] { check_state(s->stream, layer, state), s->stream.get_state(layer, state, value); });
+  return status(
+      [&] { check_state(s->stream, layer, state), s->stream.get_state(layer, state, value); });
 }
 template <class T>
 int set_state(tidegate_stream* s, int layer, int state, const T* value) {
-  return status([&] { check_state(s->stream, layer, state), s->stream.set_state(layer, state, value); });
+  return status(
+      [&] { check_state(s->stream, layer, state), s->stream.set_state(layer, state, value); });
 }
 
 }  // namespace
@@ -90,13 +93,15 @@ void tidegate_model_free(tidegate_model* m) { delete m; }
 int tidegate_model_is_double(const tidegate_model* m) { return m->model.is_double(); }
 int64_t tidegate_model_input_size(const tidegate_model* m) { return m->model.input_size(); }
 int64_t tidegate_model_output_size(const tidegate_model* m) { return m->model.output_size(); }
-int tidegate_model_returns_sequences(const tidegate_model* m) { return m->model.returns_sequences(); }
-int tidegate_model_predict_float(const tidegate_model* m, const float* input, int64_t batch, int64_t timesteps,
-                                 float* output) {
+int tidegate_model_returns_sequences(const tidegate_model* m) {
+  return m->model.returns_sequences();
+}
+int tidegate_model_predict_float(const tidegate_model* m, const float* input, int64_t batch,
+                                 int64_t timesteps, float* output) {
   return status([&] { m->model.predict(input, batch, timesteps, output); });
 }
-int tidegate_model_predict_double(const tidegate_model* m, const double* input, int64_t batch, int64_t timesteps,
-                                  double* output) {
+int tidegate_model_predict_double(const tidegate_model* m, const double* input, int64_t batch,
+                                  int64_t timesteps, double* output) {
   return status([&] { m->model.predict(input, batch, timesteps, output); });
 }
 
@@ -107,14 +112,18 @@ tidegate_stream* tidegate_stream_copy(const tidegate_stream* s) {
   return made<tidegate_stream>([&] { return tidegate::Stream(s->stream); });
 }
 void tidegate_stream_free(tidegate_stream* s) { delete s; }
-void tidegate_stream_step_float(tidegate_stream* s, const float* input, float* output) { s->stream.step(input, output); }
-void tidegate_stream_step_double(tidegate_stream* s, const double* input, double* output) { s->stream.step(input, output); }
+void tidegate_stream_step_float(tidegate_stream* s, const float* input, float* output) {
+  s->stream.step(input, output);
+}
+void tidegate_stream_step_double(tidegate_stream* s, const double* input, double* output) {
+  s->stream.step(input, output);
+}
 void tidegate_stream_reset(tidegate_stream* s) { s->stream.reset(); }
 int tidegate_stream_reset_row(tidegate_stream* s, int64_t row) {
   return status([&] {
     if (row < 0 || row >= s->stream.batch())
-      throw tidegate::Error("stream row: expected a number from 0 to " + std::to_string(s->stream.batch() - 1) + ", got " +
-                            std::to_string(row));
+      throw tidegate::Error("stream row: expected a number from 0 to " +
+                            std::to_string(s->stream.batch() - 1) + ", got " + std::to_string(row));
     s->stream.reset(row);
   });
 }
@@ -125,18 +134,21 @@ int tidegate_stream_states(const tidegate_stream* s, int layer) {
   return guarded(-1, [&] { return check_layer(s->stream, layer), s->stream.states(layer); });
 }
 int64_t tidegate_stream_state_size(const tidegate_stream* s, int layer) {
-  return guarded(int64_t(-1), [&] { return check_layer(s->stream, layer), s->stream.state_size(layer); });
+  return guarded(int64_t(-1),
+                 [&] { return check_layer(s->stream, layer), s->stream.state_size(layer); });
 }
 int tidegate_stream_get_state_float(const tidegate_stream* s, int layer, int state, float* value) {
   return get_state(s, layer, state, value);
 }
-int tidegate_stream_get_state_double(const tidegate_stream* s, int layer, int state, double* value) {
+int tidegate_stream_get_state_double(const tidegate_stream* s, int layer, int state,
+                                     double* value) {
   return get_state(s, layer, state, value);
 }
 int tidegate_stream_set_state_float(tidegate_stream* s, int layer, int state, const float* value) {
   return set_state(s, layer, state, value);
 }
-int tidegate_stream_set_state_double(tidegate_stream* s, int layer, int state, const double* value) {
+int tidegate_stream_set_state_double(tidegate_stream* s, int layer, int state,
+                                     const double* value) {
   return set_state(s, layer, state, value);
 }
 
@@ -150,10 +162,12 @@ int64_t tidegate_pool_open(tidegate_pool* p) {
 int tidegate_pool_close(tidegate_pool* p, int64_t id) {
   return status([&] { p->pool.close(id); });
 }
-int tidegate_pool_step_float(tidegate_pool* p, const int64_t* ids, int64_t count, const float* input, float* output) {
+int tidegate_pool_step_float(tidegate_pool* p, const int64_t* ids, int64_t count,
+                             const float* input, float* output) {
   return status([&] { p->pool.step(ids, count, input, output); });
 }
-int tidegate_pool_step_double(tidegate_pool* p, const int64_t* ids, int64_t count, const double* input, double* output) {
+int tidegate_pool_step_double(tidegate_pool* p, const int64_t* ids, int64_t count,
+                              const double* input, double* output) {
   return status([&] { p->pool.step(ids, count, input, output); });
 }
 int tidegate_pool_reset(tidegate_pool* p, const int64_t* ids, int64_t count) {

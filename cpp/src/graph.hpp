@@ -12,10 +12,19 @@
 
 namespace tidegate {
 
-using Dims = std::vector<int64_t>;  // with the batch axis
+using Dims = std::vector<int64_t>;                    // with the batch axis
 int64_t product(const Dims& dims, size_t first = 0);  // throws Error where it does not fit
 
-enum class LayerKind { recurrent, dense, embedding, masking, activation, flatten, bidirectional, time_distributed };
+enum class LayerKind {
+  recurrent,
+  dense,
+  embedding,
+  masking,
+  activation,
+  flatten,
+  bidirectional,
+  time_distributed
+};
 enum class Merge { concat, sum, mul, ave };
 
 // An elementwise activation of the engine, or softmax or log_softmax over the last axis.
@@ -25,7 +34,8 @@ struct OutputActivation {
   bool is_linear() const { return kind == elementwise && function == Activation::linear; }
 };
 template <class T>
-void apply(const OutputActivation& activation, const T* x, int64_t rows, int64_t columns, T* y) noexcept;
+void apply(const OutputActivation& activation, const T* x, int64_t rows, int64_t columns,
+           T* y) noexcept;
 
 // One layer, of its kind's fields only. Dropout is the identity and leaves none behind.
 template <class T>
@@ -55,7 +65,8 @@ template <class T>
 void check_ids(const GraphLayer<T>& embedding, const T* ids, int64_t count);  // throws Error
 // y = x where a row differs from the mask value somewhere, else zeros; used[row] tells.
 template <class T>
-void mask_rows(T mask_value, const T* x, int64_t rows, int64_t columns, T* y, uint8_t* used) noexcept;
+void mask_rows(T mask_value, const T* x, int64_t rows, int64_t columns, T* y,
+               uint8_t* used) noexcept;
 
 template <class T>
 struct Graph {
@@ -64,8 +75,8 @@ struct Graph {
   Dims step;      // what comes in per step and row: the axes behind batch and time
 
   Dims input_dims(int64_t batch, int64_t timesteps) const;
-  Dims output_dims(const Dims& input) const;    // throws Error where the layers do not fit it
-  int64_t largest(const Dims& input) const;     // elements of the largest array between two layers
+  Dims output_dims(const Dims& input) const;  // throws Error where the layers do not fit it
+  int64_t largest(const Dims& input) const;   // elements of the largest array between two layers
   void predict(const T* input, const Dims& dims, T* output, Poll poll) const;
 };
 
@@ -76,8 +87,10 @@ struct Model::Impl {
   bool returns_sequences;
   template <class T>
   const Graph<T>* graph() const {
-    if constexpr (sizeof(T) == sizeof(float)) return single.get();
-    else return twice.get();
+    if constexpr (sizeof(T) == sizeof(float))
+      return single.get();
+    else
+      return twice.get();
   }
 };
 

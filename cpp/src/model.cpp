@@ -17,22 +17,25 @@ namespace {
 
 std::string to_string(const Dims& dims) {
   std::string text = "(";
-  for (size_t i = 0; i < dims.size(); ++i) text += (i ? ", " : "") + (dims[i] < 0 ? std::string("any") : std::to_string(dims[i]));
+  for (size_t i = 0; i < dims.size(); ++i)
+    text += (i ? ", " : "") + (dims[i] < 0 ? std::string("any") : std::to_string(dims[i]));
   return text + ")";
 }
 
-[[noreturn]] void fail(const std::string& subject, const std::string& expected, const std::string& got) {
+[[noreturn]] void fail(const std::string& subject, const std::string& expected,
+                       const std::string& got) {
   throw Error(subject + ": expected " + expected + ", got " + got);
 }
 
-// ------------------------------------------------------------------------------------- building from a file
-// Hands out a file's tensors under the names the format gives them.
+// ------------------------------------------------------------------------------------- building
+// from a file Hands out a file's tensors under the names the format gives them.
 template <class T>
 class Weights {
  public:
   explicit Weights(const ModelFile& file) : file_(file) {}
 
-  // The tensor as an aligned array, copied only where the file has it elsewhere; valid until the next call but three.
+  // The tensor as an aligned array, copied only where the file has it elsewhere; valid until the
+  // next call but three.
   const T* get(const std::string& name, const Dims& shape) {
     const auto found = file_.tensors.find(name);
     const std::string subject = file_.label + ": tensor '" + name + "'";
@@ -40,9 +43,11 @@ class Weights {
     const FileTensor& tensor = found->second;
     const char* dtype = sizeof(T) == 4 ? "F32" : "F64";
     if (tensor.shape != shape || tensor.dtype != dtype)
-      fail(subject, "shape " + to_string(shape) + " and dtype " + dtype, to_string(tensor.shape) + " and " + tensor.dtype);
+      fail(subject, "shape " + to_string(shape) + " and dtype " + dtype,
+           to_string(tensor.shape) + " and " + tensor.dtype);
     ++used_;
-    if (reinterpret_cast<uintptr_t>(tensor.bytes) % sizeof(T) == 0) return reinterpret_cast<const T*>(tensor.bytes);
+    if (reinterpret_cast<uintptr_t>(tensor.bytes) % sizeof(T) == 0)
+      return reinterpret_cast<const T*>(tensor.bytes);
     Buffer<T>& copy = copies_[next_++ % kCopies];
     copy.resize(tensor.count());
     std::memcpy(copy.data(), tensor.bytes, static_cast<size_t>(tensor.count()) * sizeof(T));
@@ -82,31 +87,34 @@ GraphLayer<T> build(const LayerEntry& entry, const std::string& prefix, Weights<
   GraphLayer<T> layer;
   layer.subject = entry.subject;
   const std::string& name = entry.class_name;
-  // How many rows a kernel has its tensor says; that they fit what comes in is checked when shapes are followed.
+  // How many rows a kernel has its tensor says; that they fit what comes in is checked when shapes
+  // are followed.
   const auto rows = [&] {
     const Dims& shape = weights.shape(prefix + "kernel");
     return shape.size() == 2 && shape[0] > 0 ? shape[0] : 1;
   };
   if (is_recurrent(name)) {
     layer.kind = LayerKind::recurrent;
-    const char* cell = name == "LSTM"                             ? "lstm"
-                       : name == "GRU" && entry.reset_after       ? "gru"
-                       : name == "GRU"                            ? "gru_reset_before"
-                       : name == "SimpleRNN"                      ? "simple_rnn"
-                                                                  : "dual_state_gru";
+    const char* cell = name == "LSTM"                       ? "lstm"
+                       : name == "GRU" && entry.reset_after ? "gru"
+                       : name == "GRU"                      ? "gru_reset_before"
+                       : name == "SimpleRNN"                ? "simple_rnn"
+                                                            : "dual_state_gru";
     const auto all = cells();
-    const CellDescription& description =
-        *std::find_if(all.begin(), all.end(), [&](const CellDescription& d) { return d.name == cell; });
+    const CellDescription& description = *std::find_if(
+        all.begin(), all.end(), [&](const CellDescription& d) { return d.name == cell; });
     const int64_t features = rows(), units = entry.units, columns = description.gates * units;
     const T* kernel = weights.get(prefix + "kernel", {features, columns});
     const T* recurrent_kernel = weights.get(prefix + "recurrent_kernel", {units, columns});
-    const T* bias = !entry.use_bias                  ? nullptr
-                    : description.bias_rows == 2     ? weights.get(prefix + "bias", {2, columns})
-                                                     : weights.get(prefix + "bias", {columns});
-    const std::string recurrent_activation = name == "SimpleRNN" ? "sigmoid" : entry.recurrent_activation;
+    const T* bias = !entry.use_bias              ? nullptr
+                    : description.bias_rows == 2 ? weights.get(prefix + "bias", {2, columns})
+                                                 : weights.get(prefix + "bias", {columns});
+    const std::string recurrent_activation =
+        name == "SimpleRNN" ? "sigmoid" : entry.recurrent_activation;
     try {
-      layer.recurrent = std::make_unique<Recurrent<T>>(cell, features, units, kernel, recurrent_kernel, bias,
-                                                       entry.activation, recurrent_activation);
+      layer.recurrent =
+          std::make_unique<Recurrent<T>>(cell, features, units, kernel, recurrent_kernel, bias,
+                                         entry.activation, recurrent_activation);
     } catch (const Error& error) {
       throw Error(entry.subject + ": " + error.what());
     }
@@ -122,9 +130,11 @@ GraphLayer<T> build(const LayerEntry& entry, const std::string& prefix, Weights<
     layer.dense = std::make_unique<Dense<T>>(features, entry.units, kernel, bias);
   } else if (name == "Embedding") {
     layer.kind = LayerKind::embedding;
-    layer.input_dim = entry.input_dim, layer.output_dim = entry.output_dim, layer.mask_zero = entry.mask_zero;
+    layer.input_dim = entry.input_dim, layer.output_dim = entry.output_dim,
+    layer.mask_zero = entry.mask_zero;
     if (sizeof(T) == 4 && entry.input_dim > (1 << 24))
-      fail(entry.subject, "input_dim up to 2^24, which float32 counts exactly", std::to_string(entry.input_dim));
+      fail(entry.subject, "input_dim up to 2^24, which float32 counts exactly",
+           std::to_string(entry.input_dim));
     const T* table = weights.get(prefix + "embeddings", {entry.input_dim, entry.output_dim});
     layer.table.resize(entry.input_dim * entry.output_dim);
     std::copy_n(table, layer.table.size(), layer.table.data());
@@ -142,13 +152,20 @@ GraphLayer<T> build(const LayerEntry& entry, const std::string& prefix, Weights<
     layer.kind = LayerKind::bidirectional;
     const LayerEntry &forward = entry.layer[0], &backward = entry.backward_layer[0];
     for (const LayerEntry* child : {&forward, &backward})
-      if (!is_recurrent(child->class_name)) fail(entry.subject, "recurrent layers inside", child->class_name);
-    if (forward.go_backwards == backward.go_backwards || forward.return_sequences != backward.return_sequences)
-      throw Error(entry.subject + ": expected layers that differ in go_backwards and agree in return_sequences, got others");
+      if (!is_recurrent(child->class_name))
+        fail(entry.subject, "recurrent layers inside", child->class_name);
+    if (forward.go_backwards == backward.go_backwards ||
+        forward.return_sequences != backward.return_sequences)
+      throw Error(entry.subject +
+                  ": expected layers that differ in go_backwards and agree in return_sequences, "
+                  "got others");
     const std::pair<const char*, Merge> modes[] = {
         {"concat", Merge::concat}, {"sum", Merge::sum}, {"mul", Merge::mul}, {"ave", Merge::ave}};
-    const auto mode = std::find_if(std::begin(modes), std::end(modes), [&](auto& m) { return entry.merge_mode == m.first; });
-    if (mode == std::end(modes)) fail(entry.subject, "merge_mode concat, sum, mul or ave", "'" + entry.merge_mode.substr(0, 60) + "'");
+    const auto mode = std::find_if(std::begin(modes), std::end(modes),
+                                   [&](auto& m) { return entry.merge_mode == m.first; });
+    if (mode == std::end(modes))
+      fail(entry.subject, "merge_mode concat, sum, mul or ave",
+           "'" + entry.merge_mode.substr(0, 60) + "'");
     layer.merge = mode->second;
     layer.return_sequences = forward.return_sequences;
     layer.children.push_back(build(forward, prefix + "forward.", weights));
@@ -162,14 +179,17 @@ GraphLayer<T> build(const LayerEntry& entry, const std::string& prefix, Weights<
   return layer;
 }
 
-// ------------------------------------------------------------------------------------------------ shapes
+// ------------------------------------------------------------------------------------------------
+// shapes
 template <class T>
 Dims output_dims_of(const GraphLayer<T>& layer, const Dims& in) {
   const auto check = [&](bool fits, const char* expected) {
     if (!fits) fail(layer.subject, expected, "shape " + to_string(in));
   };
   const auto features = [&](int64_t n) {
-    if (in.back() != n) fail(layer.subject, std::to_string(n) + " features, as its kernel has", "shape " + to_string(in));
+    if (in.back() != n)
+      fail(layer.subject, std::to_string(n) + " features, as its kernel has",
+           "shape " + to_string(in));
   };
   Dims out = in;
   switch (layer.kind) {
@@ -184,17 +204,26 @@ Dims output_dims_of(const GraphLayer<T>& layer, const Dims& in) {
       features(layer.dense->features());
       out.back() = layer.dense->units();
       return out;
-    case LayerKind::embedding: out.push_back(layer.output_dim); return out;
-    case LayerKind::masking: check(in.size() >= 2, "an input (batch, ..., features)"); return out;
-    case LayerKind::activation:
-      check(layer.activation.kind == OutputActivation::elementwise || in.size() >= 2, "an input (batch, ..., features)");
+    case LayerKind::embedding:
+      out.push_back(layer.output_dim);
       return out;
-    case LayerKind::flatten: return {in[0], product(in, 1)};
+    case LayerKind::masking:
+      check(in.size() >= 2, "an input (batch, ..., features)");
+      return out;
+    case LayerKind::activation:
+      check(layer.activation.kind == OutputActivation::elementwise || in.size() >= 2,
+            "an input (batch, ..., features)");
+      return out;
+    case LayerKind::flatten:
+      return {in[0], product(in, 1)};
     case LayerKind::bidirectional: {
       out = output_dims_of(layer.children[0], in);
       const Dims backward = output_dims_of(layer.children[1], in);
-      if (layer.merge == Merge::concat) out.back() += backward.back();
-      else if (out != backward) fail(layer.subject, "layers of the same units", to_string(out) + " and " + to_string(backward));
+      if (layer.merge == Merge::concat)
+        out.back() += backward.back();
+      else if (out != backward)
+        fail(layer.subject, "layers of the same units",
+             to_string(out) + " and " + to_string(backward));
       return out;
     }
     case LayerKind::time_distributed: {
@@ -210,8 +239,8 @@ Dims output_dims_of(const GraphLayer<T>& layer, const Dims& in) {
   return out;
 }
 
-// ---------------------------------------------------------------------------------------------- sequences
-// Which rows of a sequence count: the axes of the array before its last one, or none.
+// ----------------------------------------------------------------------------------------------
+// sequences Which rows of a sequence count: the axes of the array before its last one, or none.
 struct Mask {
   size_t axes = 0;
   std::vector<uint8_t> used;
@@ -221,7 +250,8 @@ template <class T>
 void run(const GraphLayer<T>& layer, const T* x, const Dims& in, Mask& mask, T* y, Poll poll);
 
 template <class T>
-void run_recurrent(const GraphLayer<T>& layer, const T* x, const Dims& in, const Mask& mask, bool zero_output, T* y, Poll poll) {
+void run_recurrent(const GraphLayer<T>& layer, const T* x, const Dims& in, const Mask& mask,
+                   bool zero_output, T* y, Poll poll) {
   SequenceInput<T> input;
   input.batch = in[0], input.time = in[1], input.x = x;
   if (mask.axes == 2) input.mask = mask.used.data();
@@ -232,7 +262,8 @@ void run_recurrent(const GraphLayer<T>& layer, const T* x, const Dims& in, const
 }
 
 template <class T>
-void run_bidirectional(const GraphLayer<T>& layer, const T* x, const Dims& in, const Mask& mask, T* y, Poll poll) {
+void run_bidirectional(const GraphLayer<T>& layer, const T* x, const Dims& in, const Mask& mask,
+                       T* y, Poll poll) {
   const bool sequences = layer.return_sequences;
   const int64_t time = sequences ? in[1] : 1, rows = in[0] * time;
   const int64_t n = layer.children[0].recurrent->units(), m = layer.children[1].recurrent->units();
@@ -242,12 +273,21 @@ void run_bidirectional(const GraphLayer<T>& layer, const T* x, const Dims& in, c
   run_recurrent(layer.children[1], x, in, mask, sequences, backward.data(), poll);
   for (int64_t row = 0; row < rows; ++row) {
     const T* a = forward.data() + row * n;
-    const T* b = backward.data() + (row / time * time + (time - 1 - row % time)) * m;  // the same step
+    const T* b =
+        backward.data() + (row / time * time + (time - 1 - row % time)) * m;  // the same step
     switch (layer.merge) {
-      case Merge::concat: std::copy_n(b, m, std::copy_n(a, n, y)), y += n + m; break;
-      case Merge::sum: for (int64_t i = 0; i < n; ++i) *y++ = a[i] + b[i]; break;
-      case Merge::mul: for (int64_t i = 0; i < n; ++i) *y++ = a[i] * b[i]; break;
-      case Merge::ave: for (int64_t i = 0; i < n; ++i) *y++ = (a[i] + b[i]) / 2; break;
+      case Merge::concat:
+        std::copy_n(b, m, std::copy_n(a, n, y)), y += n + m;
+        break;
+      case Merge::sum:
+        for (int64_t i = 0; i < n; ++i) *y++ = a[i] + b[i];
+        break;
+      case Merge::mul:
+        for (int64_t i = 0; i < n; ++i) *y++ = a[i] * b[i];
+        break;
+      case Merge::ave:
+        for (int64_t i = 0; i < n; ++i) *y++ = (a[i] + b[i]) / 2;
+        break;
     }
   }
 }
@@ -282,7 +322,9 @@ void run(const GraphLayer<T>& layer, const T* x, const Dims& in, Mask& mask, T* 
       mask.used.resize(static_cast<size_t>(rows));
       mask_rows(layer.mask_value, x, rows, columns, y, mask.used.data());
       return;
-    case LayerKind::activation: apply(layer.activation, x, rows, columns, y); return;
+    case LayerKind::activation:
+      apply(layer.activation, x, rows, columns, y);
+      return;
     case LayerKind::flatten:
       std::copy_n(x, total, y);
       mask.axes = 0;
@@ -299,7 +341,8 @@ void run(const GraphLayer<T>& layer, const T* x, const Dims& in, Mask& mask, T* 
   }
 }
 
-// ------------------------------------------------------------------------------------------------ loading
+// ------------------------------------------------------------------------------------------------
+// loading
 template <class T>
 std::unique_ptr<Graph<T>> build_graph(const ModelFile& file, const Dims& test_input) {
   auto graph = std::make_unique<Graph<T>>();
@@ -307,19 +350,23 @@ std::unique_ptr<Graph<T>> build_graph(const ModelFile& file, const Dims& test_in
   for (size_t i = 0; i < file.layers.size(); ++i)
     graph->layers.push_back(build<T>(file.layers[i], "layers." + std::to_string(i) + ".", weights));
   if (weights.used() + 2 != file.tensors.size())  // every name was asked for once
-    fail(file.label, std::to_string(weights.used() + 2) + " tensors for the layers and the test vector",
+    fail(file.label,
+         std::to_string(weights.used() + 2) + " tensors for the layers and the test vector",
          std::to_string(file.tensors.size()));
-  graph->has_time = file.batch_input_shape.size() > 2 || graph->layers[0].kind == LayerKind::embedding;
+  graph->has_time =
+      file.batch_input_shape.size() > 2 || graph->layers[0].kind == LayerKind::embedding;
   graph->step.assign(test_input.begin() + (graph->has_time ? 2 : 1), test_input.end());
   return graph;
 }
 
 template <class T>
 void replay(const Graph<T>& graph, const ModelFile& file, const Dims& in, const Dims& out) {
-  const FileTensor &x = file.tensors.at("test_vector.input"), &y = file.tensors.at("test_vector.output");
+  const FileTensor &x = file.tensors.at("test_vector.input"),
+                   &y = file.tensors.at("test_vector.output");
   const std::string subject = file.label + ": test_vector";
   if (y.dtype != (sizeof(T) == 4 ? "F32" : "F64") || y.shape != out)
-    fail(subject, "an output of shape " + to_string(out) + " and the model's dtype", to_string(y.shape) + " and " + y.dtype);
+    fail(subject, "an output of shape " + to_string(out) + " and the model's dtype",
+         to_string(y.shape) + " and " + y.dtype);
   // A small file must not make large arrays.
   const int64_t most = static_cast<int64_t>(file.size) * 16 + (64 << 20);
   if (graph.largest(in) > most / static_cast<int64_t>(sizeof(T)))
@@ -344,14 +391,17 @@ void replay(const Graph<T>& graph, const ModelFile& file, const Dims& in, const 
     most_error = std::max(most_error, std::isnan(error) ? INFINITY : error);
   }
   for (int64_t i = 0; i < y.count(); ++i)
-    if (std::isfinite(expected.data()[i])) scale = std::max(scale, std::abs(static_cast<double>(expected.data()[i])));
+    if (std::isfinite(expected.data()[i]))
+      scale = std::max(scale, std::abs(static_cast<double>(expected.data()[i])));
   if (!(most_error <= file.tolerance * scale))
-    throw Error(subject + ": expected its output within " + std::to_string(file.tolerance) + ", got an error of " +
-                std::to_string(most_error / scale) + "; the file is damaged");
+    throw Error(subject + ": expected its output within " + std::to_string(file.tolerance) +
+                ", got an error of " + std::to_string(most_error / scale) +
+                "; the file is damaged");
 }
 
 template <class T>
-void fill(Model::Impl& impl, std::unique_ptr<Graph<T>>& slot, const ModelFile& file, const Dims& in) {
+void fill(Model::Impl& impl, std::unique_ptr<Graph<T>>& slot, const ModelFile& file,
+          const Dims& in) {
   slot = build_graph<T>(file, in);
   Dims out;
   try {
@@ -363,8 +413,11 @@ void fill(Model::Impl& impl, std::unique_ptr<Graph<T>>& slot, const ModelFile& f
   // The time axis comes out again unless a layer takes the last step or flattens it away.
   bool time = slot->has_time;
   for (const auto& layer : slot->layers)
-    if (layer.kind == LayerKind::flatten) time = false;
-    else if ((layer.kind == LayerKind::recurrent || layer.kind == LayerKind::bidirectional) && !layer.return_sequences) time = false;
+    if (layer.kind == LayerKind::flatten)
+      time = false;
+    else if ((layer.kind == LayerKind::recurrent || layer.kind == LayerKind::bidirectional) &&
+             !layer.return_sequences)
+      time = false;
   impl.returns_sequences = time;
   impl.input_size = product(slot->step);
   impl.output_size = product(out, time ? 2 : 1);
@@ -380,13 +433,17 @@ class Mapping {
     const bool known = ::fstat(file, &status) == 0;
     if (!known || !S_ISREG(status.st_mode) || status.st_size <= 0) {
       ::close(file);
-      fail(path, "a file with contents", !known ? std::strerror(errno) : S_ISREG(status.st_mode) ? "an empty one" : "something else");
+      fail(path, "a file with contents",
+           !known                    ? std::strerror(errno)
+           : S_ISREG(status.st_mode) ? "an empty one"
+                                     : "something else");
     }
     size_ = static_cast<size_t>(status.st_size);
     data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
     const int why = errno;
     ::close(file);
-    if (data_ == MAP_FAILED) fail(path, "a file that can be mapped into memory", std::strerror(why));
+    if (data_ == MAP_FAILED)
+      fail(path, "a file that can be mapped into memory", std::strerror(why));
   }
   ~Mapping() { ::munmap(data_, size_); }
   Mapping(const Mapping&) = delete;
@@ -399,7 +456,8 @@ class Mapping {
   size_t size_;
 };
 
-std::shared_ptr<const Model::Impl> load_impl(const void* data, size_t size, const std::string& label) {
+std::shared_ptr<const Model::Impl> load_impl(const void* data, size_t size,
+                                             const std::string& label) {
   const ModelFile file = read_model_file(static_cast<const unsigned char*>(data), size, label);
   const FileTensor& x = file.tensors.at("test_vector.input");
   const Dims &in = x.shape, &declared = file.batch_input_shape;
@@ -408,12 +466,16 @@ std::shared_ptr<const Model::Impl> load_impl(const void* data, size_t size, cons
   bool fits = in.size() == declared.size() && x.dtype == dtype;
   // Fewer rows and steps than declared are enough for a test.
   const size_t free = ids || in.size() > 2 ? 2 : 1;
-  for (size_t i = 0; fits && i < in.size(); ++i) fits = in[i] > 0 && (i < free || declared[i] < 0 || in[i] == declared[i]);
+  for (size_t i = 0; fits && i < in.size(); ++i)
+    fits = in[i] > 0 && (i < free || declared[i] < 0 || in[i] == declared[i]);
   if (!fits)
-    fail(label + ": test_vector", "an input like " + to_string(declared) + " of dtype " + dtype, to_string(in) + " of " + x.dtype);
+    fail(label + ": test_vector", "an input like " + to_string(declared) + " of dtype " + dtype,
+         to_string(in) + " of " + x.dtype);
   auto impl = std::make_shared<Model::Impl>();
-  if (file.is_double) fill(*impl, impl->twice, file, in);
-  else fill(*impl, impl->single, file, in);
+  if (file.is_double)
+    fill(*impl, impl->twice, file, in);
+  else
+    fill(*impl, impl->single, file, in);
   return impl;
 }
 
@@ -421,11 +483,14 @@ template <class T>
 void check_arguments(const Graph<T>& graph, int64_t batch, int64_t timesteps) {
   if (batch < 0) fail("predict batch", "a number from 0", std::to_string(batch));
   if (timesteps < 1 || (!graph.has_time && timesteps != 1))
-    fail("predict timesteps", graph.has_time ? "a number from 1" : "1, because the inputs have no time axis", std::to_string(timesteps));
+    fail("predict timesteps",
+         graph.has_time ? "a number from 1" : "1, because the inputs have no time axis",
+         std::to_string(timesteps));
 }
 
 template <class T, class Other>
-void predict_as(const Model::Impl& impl, const Other* input, int64_t batch, int64_t timesteps, Other* output, Poll poll) {
+void predict_as(const Model::Impl& impl, const Other* input, int64_t batch, int64_t timesteps,
+                Other* output, Poll poll) {
   const Graph<T>& graph = *impl.graph<T>();
   check_arguments(graph, batch, timesteps);
   const Dims in = graph.input_dims(batch, timesteps);
@@ -446,27 +511,36 @@ void predict_as(const Model::Impl& impl, const Other* input, int64_t batch, int6
 int64_t product(const Dims& dims, size_t first) {
   int64_t n = 1;
   for (size_t i = first; i < dims.size(); ++i)
-    if (__builtin_mul_overflow(n, dims[i], &n)) fail("shape", "sizes whose product fits 64 bits", to_string(dims));
+    if (__builtin_mul_overflow(n, dims[i], &n))
+      fail("shape", "sizes whose product fits 64 bits", to_string(dims));
   return n;
 }
 
 template <class T>
-void apply(const OutputActivation& activation, const T* x, int64_t rows, int64_t columns, T* y) noexcept {
+void apply(const OutputActivation& activation, const T* x, int64_t rows, int64_t columns,
+           T* y) noexcept {
   switch (activation.kind) {
-    case OutputActivation::softmax: return softmax(x, rows, columns, y);
-    case OutputActivation::log_softmax: return log_softmax(x, rows, columns, y);
-    case OutputActivation::elementwise: break;
+    case OutputActivation::softmax:
+      return softmax(x, rows, columns, y);
+    case OutputActivation::log_softmax:
+      return log_softmax(x, rows, columns, y);
+    case OutputActivation::elementwise:
+      break;
   }
-  if (!activation.is_linear()) activate(activation.function, x, rows * columns, y);
-  else if (x != y) std::copy_n(x, rows * columns, y);
+  if (!activation.is_linear())
+    activate(activation.function, x, rows * columns, y);
+  else if (x != y)
+    std::copy_n(x, rows * columns, y);
 }
 
 template <class T>
 void look_up(const GraphLayer<T>& embedding, const T* ids, int64_t count, T* y) noexcept {
   for (int64_t i = 0; i < count; ++i, y += embedding.output_dim) {
     if (is_id(embedding, ids[i]))
-      std::copy_n(embedding.table.data() + static_cast<int64_t>(ids[i]) * embedding.output_dim, embedding.output_dim, y);
-    else std::fill_n(y, embedding.output_dim, T(0));
+      std::copy_n(embedding.table.data() + static_cast<int64_t>(ids[i]) * embedding.output_dim,
+                  embedding.output_dim, y);
+    else
+      std::fill_n(y, embedding.output_dim, T(0));
   }
 }
 
@@ -474,11 +548,13 @@ template <class T>
 void check_ids(const GraphLayer<T>& embedding, const T* ids, int64_t count) {
   for (int64_t i = 0; i < count; ++i)
     if (!is_id(embedding, ids[i]))
-      fail(embedding.subject, "ids from 0 to " + std::to_string(embedding.input_dim - 1), std::to_string(ids[i]));
+      fail(embedding.subject, "ids from 0 to " + std::to_string(embedding.input_dim - 1),
+           std::to_string(ids[i]));
 }
 
 template <class T>
-void mask_rows(T mask_value, const T* x, int64_t rows, int64_t columns, T* y, uint8_t* used) noexcept {
+void mask_rows(T mask_value, const T* x, int64_t rows, int64_t columns, T* y,
+               uint8_t* used) noexcept {
   for (int64_t row = 0; row < rows; ++row, x += columns, y += columns) {
     used[row] = std::any_of(x, x + columns, [&](T v) { return v != mask_value; });
     const T factor = static_cast<T>(used[row]);
@@ -505,7 +581,8 @@ template <class T>
 int64_t Graph<T>::largest(const Dims& input) const {
   Dims dims = input;
   int64_t most = product(dims);
-  for (const auto& layer : layers) most = std::max(most, product(dims = output_dims_of(layer, dims)));
+  for (const auto& layer : layers)
+    most = std::max(most, product(dims = output_dims_of(layer, dims)));
   return most;
 }
 
@@ -539,20 +616,26 @@ int64_t Model::input_size() const noexcept { return impl_->input_size; }
 int64_t Model::output_size() const noexcept { return impl_->output_size; }
 bool Model::returns_sequences() const noexcept { return impl_->returns_sequences; }
 
-void Model::predict(const float* input, int64_t batch, int64_t timesteps, float* output, Poll poll) const {
-  if (impl_->single) predict_as<float>(*impl_, input, batch, timesteps, output, poll);
-  else predict_as<double>(*impl_, input, batch, timesteps, output, poll);
+void Model::predict(const float* input, int64_t batch, int64_t timesteps, float* output,
+                    Poll poll) const {
+  if (impl_->single)
+    predict_as<float>(*impl_, input, batch, timesteps, output, poll);
+  else
+    predict_as<double>(*impl_, input, batch, timesteps, output, poll);
 }
-void Model::predict(const double* input, int64_t batch, int64_t timesteps, double* output, Poll poll) const {
-  if (impl_->twice) predict_as<double>(*impl_, input, batch, timesteps, output, poll);
-  else predict_as<float>(*impl_, input, batch, timesteps, output, poll);
+void Model::predict(const double* input, int64_t batch, int64_t timesteps, double* output,
+                    Poll poll) const {
+  if (impl_->twice)
+    predict_as<double>(*impl_, input, batch, timesteps, output, poll);
+  else
+    predict_as<float>(*impl_, input, batch, timesteps, output, poll);
 }
 
-#define TIDEGATE_INSTANTIATE(T)                                                                     \
-  template struct Graph<T>;                                                                         \
-  template void apply<T>(const OutputActivation&, const T*, int64_t, int64_t, T*) noexcept;         \
-  template void look_up<T>(const GraphLayer<T>&, const T*, int64_t, T*) noexcept;                   \
-  template void check_ids<T>(const GraphLayer<T>&, const T*, int64_t);                              \
+#define TIDEGATE_INSTANTIATE(T)                                                             \
+  template struct Graph<T>;                                                                 \
+  template void apply<T>(const OutputActivation&, const T*, int64_t, int64_t, T*) noexcept; \
+  template void look_up<T>(const GraphLayer<T>&, const T*, int64_t, T*) noexcept;           \
+  template void check_ids<T>(const GraphLayer<T>&, const T*, int64_t);                      \
   template void mask_rows<T>(T, const T*, int64_t, int64_t, T*, uint8_t*) noexcept;
 TIDEGATE_INSTANTIATE(float)
 TIDEGATE_INSTANTIATE(double)

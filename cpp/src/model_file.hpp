@@ -1,4 +1,5 @@
-// The deployment file (docs/file-format.md), read and checked as far as that goes without building the model.
+// The deployment file (docs/file-format.md), read and checked as far as that goes without building
+// the model.
 #pragma once
 
 #include <cstddef>

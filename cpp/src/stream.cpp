@@ -11,11 +11,12 @@
 namespace tidegate {
 namespace {
 
-// Rows that go through the layers together: few enough to stay in the cache from layer to layer, enough to read each
-// weight for many rows.
+// Rows that go through the layers together: few enough to stay in the cache from layer to layer,
+// enough to read each weight for many rows.
 constexpr int64_t kBlockRows = 96;
 
-[[noreturn]] void fail(const std::string& subject, const std::string& expected, const std::string& got) {
+[[noreturn]] void fail(const std::string& subject, const std::string& expected,
+                       const std::string& got) {
   throw Error(subject + ": expected " + expected + ", got " + got);
 }
 
@@ -23,11 +24,11 @@ constexpr int64_t kBlockRows = 96;
 template <class T>
 struct Operation {
   const GraphLayer<T>* layer;
-  int64_t rows;     // rows of the product per row of the stream: 1, more where a step is an array
+  int64_t rows;  // rows of the product per row of the stream: 1, more where a step is an array
   int64_t columns;
-  int64_t out;      // numbers out per row of the stream
-  int recurrent;    // number among the recurrent layers, or -1
-  bool masked;      // sets the mask of a step, or is a recurrent layer under one
+  int64_t out;    // numbers out per row of the stream
+  int recurrent;  // number among the recurrent layers, or -1
+  bool masked;    // sets the mask of a step, or is a recurrent layer under one
 };
 
 // A model's layers as a list of operations without a time axis.
@@ -49,25 +50,35 @@ struct Program {
       bool mask = false;
       switch (layer.kind) {
         case LayerKind::recurrent:
-          if (layer.go_backwards) fail(layer.subject, "steps in the order of time for a stream", "go_backwards");
+          if (layer.go_backwards)
+            fail(layer.subject, "steps in the order of time for a stream", "go_backwards");
           index = static_cast<int>(recurrent.size());
           recurrent.push_back(layer.recurrent.get());
           mask = masked;
           dims = {layer.recurrent->units()};
           break;
-        case LayerKind::dense: dims.back() = layer.dense->units(); break;
+        case LayerKind::dense:
+          dims.back() = layer.dense->units();
+          break;
         case LayerKind::embedding:
           masked = mask = layer.mask_zero && dims.empty();
           dims.push_back(layer.output_dim);
           break;
-        case LayerKind::masking: masked = mask = timed && dims.size() == 1; break;
-        case LayerKind::activation: break;
+        case LayerKind::masking:
+          masked = mask = timed && dims.size() == 1;
+          break;
+        case LayerKind::activation:
+          break;
         case LayerKind::flatten:
-          if (timed) fail(layer.subject, "layers that work step by step for a stream", "one that needs all steps");
+          if (timed)
+            fail(layer.subject, "layers that work step by step for a stream",
+                 "one that needs all steps");
           dims = {product(dims)};
           continue;
-        case LayerKind::bidirectional: fail(layer.subject, "layers that run forward in time for a stream", "Bidirectional");
-        case LayerKind::time_distributed: fail(layer.subject, "layers of single steps for a stream", "TimeDistributed");
+        case LayerKind::bidirectional:
+          fail(layer.subject, "layers that run forward in time for a stream", "Bidirectional");
+        case LayerKind::time_distributed:
+          fail(layer.subject, "layers of single steps for a stream", "TimeDistributed");
       }
       if (layer.kind == LayerKind::recurrent && !layer.return_sequences) timed = false;
       if (layer.kind == LayerKind::activation && layer.activation.is_linear()) continue;
@@ -76,13 +87,15 @@ struct Program {
       operations.push_back({&layer, in / columns, columns, product(dims), index, mask});
     }
     output_size = operations.empty() ? input_size : operations.back().out;
-    if (!operations.empty() && operations[0].layer->kind == LayerKind::embedding) embedding = operations[0].layer;
+    if (!operations.empty() && operations[0].layer->kind == LayerKind::embedding)
+      embedding = operations[0].layer;
   }
 
   int states(int layer) const { return recurrent[layer]->cell().states; }
 };
 
-// The states of some rows, and what masked steps repeat: pointers to (rows, units) for each recurrent layer.
+// The states of some rows, and what masked steps repeat: pointers to (rows, units) for each
+// recurrent layer.
 template <class T>
 struct States {
   T* state[kMaxStates];
@@ -94,7 +107,8 @@ template <class T>
 class Worker {
  public:
   Worker(const Program<T>& program, int64_t most) : program_(program), most_(most) {
-    for (size_t i = 0; i + 1 < program.operations.size(); ++i) results_.push_back(zeros(most * program.operations[i].out));
+    for (size_t i = 0; i + 1 < program.operations.size(); ++i)
+      results_.push_back(zeros(most * program.operations[i].out));
     int64_t scratch = 1, kept = 1;
     for (const Recurrent<T>* layer : program.recurrent) {
       scratch = std::max(scratch, layer->step_scratch(most));
@@ -110,7 +124,8 @@ class Worker {
     return buffer;
   }
 
-  // states[i] belongs to recurrent layer i. With one row, state[0] is the memory of Recurrent::step instead.
+  // states[i] belongs to recurrent layer i. With one row, state[0] is the memory of Recurrent::step
+  // instead.
   template <bool kSingle>
   void run(const T* input, int64_t rows, const States<T>* states, T* output) noexcept {
     const T* x = input;
@@ -123,14 +138,18 @@ class Worker {
       const int64_t n = kSingle ? op.rows : rows * op.rows;
       switch (layer.kind) {
         case LayerKind::recurrent:
-          if (op.masked) recurrent_masked<kSingle>(op, x, rows, states[op.recurrent], y);
-          else recurrent<kSingle>(layer, x, rows, states[op.recurrent], y);
+          if (op.masked)
+            recurrent_masked<kSingle>(op, x, rows, states[op.recurrent], y);
+          else
+            recurrent<kSingle>(layer, x, rows, states[op.recurrent], y);
           break;
         case LayerKind::dense:
           layer.dense->step(x, n, y);
           if (!layer.activation.is_linear()) apply(layer.activation, y, n, op.out / op.rows, y);
           break;
-        case LayerKind::activation: apply(layer.activation, x, n, op.columns, y); break;
+        case LayerKind::activation:
+          apply(layer.activation, x, n, op.columns, y);
+          break;
         case LayerKind::embedding:
           look_up(layer, x, n * op.columns, y);
           if (op.masked)
@@ -141,12 +160,15 @@ class Worker {
             mask_rows(layer.mask_value, x, n, op.columns, y, used_.data());
           } else {  // in a deeper array, where no layer would look at the mask
             uint8_t used;
-            for (int64_t r = 0; r < n; ++r) mask_rows(layer.mask_value, x + r * op.columns, 1, op.columns, y + r * op.columns, &used);
+            for (int64_t r = 0; r < n; ++r)
+              mask_rows(layer.mask_value, x + r * op.columns, 1, op.columns, y + r * op.columns,
+                        &used);
           }
           break;
         case LayerKind::flatten:
         case LayerKind::bidirectional:
-        case LayerKind::time_distributed: break;  // never in a program
+        case LayerKind::time_distributed:
+          break;  // never in a program
       }
       x = y;
     }
@@ -154,25 +176,31 @@ class Worker {
 
  private:
   template <bool kSingle>
-  void recurrent(const GraphLayer<T>& layer, const T* x, int64_t rows, const States<T>& states, T* y) noexcept {
-    if constexpr (kSingle) layer.recurrent->step(x, states.state[0], 1, y);
-    else layer.recurrent->step_rows(x, rows, states.state, scratch_.data(), y);
+  void recurrent(const GraphLayer<T>& layer, const T* x, int64_t rows, const States<T>& states,
+                 T* y) noexcept {
+    if constexpr (kSingle)
+      layer.recurrent->step(x, states.state[0], 1, y);
+    else
+      layer.recurrent->step_rows(x, rows, states.state, scratch_.data(), y);
   }
 
   // A masked row keeps its states and gives its last output again, or zeros.
   template <bool kSingle>
-  void recurrent_masked(const Operation<T>& op, const T* x, int64_t rows, const States<T>& states, T* y) noexcept {
+  void recurrent_masked(const Operation<T>& op, const T* x, int64_t rows, const States<T>& states,
+                        T* y) noexcept {
     const GraphLayer<T>& layer = *op.layer;
     const int64_t units = layer.recurrent->units();
     const int count = kSingle ? 0 : layer.recurrent->cell().states;
     if (!kSingle || used_[0]) {
       for (int s = 0; s < count; ++s)
         for (int64_t r = 0; r < rows; ++r)
-          if (!used_[r]) std::copy_n(states.state[s] + r * units, units, kept_.data() + (s * most_ + r) * units);
+          if (!used_[r])
+            std::copy_n(states.state[s] + r * units, units, kept_.data() + (s * most_ + r) * units);
       recurrent<kSingle>(layer, x, rows, states, y);
       for (int s = 0; s < count; ++s)
         for (int64_t r = 0; r < rows; ++r)
-          if (!used_[r]) std::copy_n(kept_.data() + (s * most_ + r) * units, units, states.state[s] + r * units);
+          if (!used_[r])
+            std::copy_n(kept_.data() + (s * most_ + r) * units, units, states.state[s] + r * units);
     }
     for (int64_t r = 0; r < rows; ++r) {
       T *result = y + r * units, *previous = states.previous + r * units;
@@ -204,12 +232,14 @@ struct StreamOf {
   std::vector<States<T>> block;     // of the rows at work
   Buffer<T> input, output;          // for calls with the other type
 
-  StreamOf(const Graph<T>& graph, int64_t batch) : program(graph), batch(batch), worker(program, std::min(batch, kBlockRows)) {
+  StreamOf(const Graph<T>& graph, int64_t batch)
+      : program(graph), batch(batch), worker(program, std::min(batch, kBlockRows)) {
     for (const Recurrent<T>* layer : program.recurrent) {
       memory.push_back(Worker<T>::zeros(layer->step_memory(batch)));
       previous.push_back(Worker<T>::zeros(program.masks ? batch * layer->units() : 0));
       states.push_back({{}, previous.back().data()});
-      for (int s = 0; s < layer->cell().states; ++s) states.back().state[s] = layer->step_state(memory.back().data(), batch, s, 0);
+      for (int s = 0; s < layer->cell().states; ++s)
+        states.back().state[s] = layer->step_state(memory.back().data(), batch, s, 0);
       if (batch == 1) states.back().state[0] = memory.back().data();
     }
     block = states;
@@ -228,7 +258,8 @@ struct StreamOf {
         for (int s = 0; s < kMaxStates; ++s) block[i].state[s] = states[i].state[s] + offset;
         block[i].previous = states[i].previous + offset;
       }
-      worker.template run<false>(x + first * program.input_size, rows, block.data(), y + first * program.output_size);
+      worker.template run<false>(x + first * program.input_size, rows, block.data(),
+                                 y + first * program.output_size);
     }
   }
 
@@ -241,7 +272,8 @@ struct StreamOf {
   void reset(int64_t row) noexcept {
     for (size_t i = 0; i < states.size(); ++i) {
       const int64_t units = program.recurrent[i]->units();
-      for (int s = 0; s < program.states(static_cast<int>(i)); ++s) std::fill_n(state(static_cast<int>(i), s, row), units, T(0));
+      for (int s = 0; s < program.states(static_cast<int>(i)); ++s)
+        std::fill_n(state(static_cast<int>(i), s, row), units, T(0));
       if (previous[i].data()) std::fill_n(previous[i].data() + row * units, units, T(0));
     }
   }
@@ -251,24 +283,28 @@ struct StreamOf {
   template <class Other>
   void get_state(int layer, int s, Other* value) noexcept {
     const int64_t units = program.recurrent[layer]->units();
-    for (int64_t row = 0; row < batch; ++row) std::copy_n(state(layer, s, row), units, value + row * units);
+    for (int64_t row = 0; row < batch; ++row)
+      std::copy_n(state(layer, s, row), units, value + row * units);
   }
   template <class Other>
   void set_state(int layer, int s, const Other* value) noexcept {
     const int64_t units = program.recurrent[layer]->units();
-    for (int64_t row = 0; row < batch; ++row) std::copy_n(value + row * units, units, state(layer, s, row));
+    for (int64_t row = 0; row < batch; ++row)
+      std::copy_n(value + row * units, units, state(layer, s, row));
   }
   void copy_states(const StreamOf& other) noexcept {
     for (size_t i = 0; i < states.size(); ++i) {
       std::copy_n(other.memory[i].data(), memory[i].size(), memory[i].data());
-      if (previous[i].data()) std::copy_n(other.previous[i].data(), previous[i].size(), previous[i].data());
+      if (previous[i].data())
+        std::copy_n(other.previous[i].data(), previous[i].size(), previous[i].data());
     }
   }
 
   template <class Other>
   bool knows(const Other* x) const noexcept {
-    return !program.embedding ||
-           std::all_of(x, x + batch * program.input_size, [&](Other id) { return is_id(*program.embedding, id); });
+    return !program.embedding || std::all_of(x, x + batch * program.input_size, [&](Other id) {
+      return is_id(*program.embedding, id);
+    });
   }
 
   template <class Other>
@@ -287,7 +323,8 @@ struct StreamOf {
 template <class T>
 struct PoolOf {
   const Program<T> program;
-  std::vector<std::vector<Buffer<T>>> states;  // of each recurrent layer, (capacity, units) each; the last is `previous`
+  std::vector<std::vector<Buffer<T>>>
+      states;  // of each recurrent layer, (capacity, units) each; the last is `previous`
   struct Lane {
     Worker<T> worker;
     std::vector<Buffer<T>> rows;  // the block's states: kMaxStates + 1 for each recurrent layer
@@ -299,18 +336,23 @@ struct PoolOf {
 
   PoolOf(const Graph<T>& graph, int64_t capacity) : program(graph) {
     for (const auto& operation : program.operations) {
-      flops_per_row += 2.0 * static_cast<double>(operation.rows * operation.columns) * static_cast<double>(operation.out);
+      flops_per_row += 2.0 * static_cast<double>(operation.rows * operation.columns) *
+                       static_cast<double>(operation.out);
     }
     for (const Recurrent<T>* layer : program.recurrent) {
       const double units = static_cast<double>(layer->units());
-      flops_per_row += 2.0 * layer->cell().gates * units * (units + static_cast<double>(layer->features()));
+      flops_per_row +=
+          2.0 * layer->cell().gates * units * (units + static_cast<double>(layer->features()));
       states.emplace_back();
-      for (int s = 0; s < layer->cell().states; ++s) states.back().push_back(zeros(capacity, layer->units()));
+      for (int s = 0; s < layer->cell().states; ++s)
+        states.back().push_back(zeros(capacity, layer->units()));
       states.back().push_back(zeros(program.masks ? capacity : 0, layer->units()));
     }
     grow(1);
   }
-  static Buffer<T> zeros(int64_t rows, int64_t columns) { return Worker<T>::zeros(product({rows, columns})); }
+  static Buffer<T> zeros(int64_t rows, int64_t columns) {
+    return Worker<T>::zeros(product({rows, columns}));
+  }
 
   void grow(int threads) {
     while (static_cast<int>(lanes.size()) < threads) {
@@ -338,7 +380,8 @@ struct PoolOf {
       for (int64_t first = count * part / parts; first < last; first += kBlockRows) {
         const int64_t rows = std::min(kBlockRows, last - first);
         move(lane, ids + first, rows, true);
-        lane.worker.template run<false>(x + first * program.input_size, rows, lane.states.data(), y + first * program.output_size);
+        lane.worker.template run<false>(x + first * program.input_size, rows, lane.states.data(),
+                                        y + first * program.output_size);
         move(lane, ids + first, rows, false);
       }
     });
@@ -363,7 +406,9 @@ struct PoolOf {
   void reset(int64_t id) noexcept {
     for (size_t i = 0; i < states.size(); ++i)
       for (auto& state : states[i])
-        if (state.data()) std::fill_n(state.data() + id * program.recurrent[i]->units(), program.recurrent[i]->units(), T(0));
+        if (state.data())
+          std::fill_n(state.data() + id * program.recurrent[i]->units(),
+                      program.recurrent[i]->units(), T(0));
   }
 
   template <class Other>
@@ -375,7 +420,8 @@ struct PoolOf {
       if (input.size() < count * program.input_size) input.resize(count * program.input_size);
       if (output.size() < count * program.output_size) output.resize(count * program.output_size);
       std::copy_n(x, count * program.input_size, input.data());
-      if (program.embedding) check_ids(*program.embedding, input.data(), count * program.input_size);
+      if (program.embedding)
+        check_ids(*program.embedding, input.data(), count * program.input_size);
       step(ids, count, input.data(), output.data());
       std::copy_n(output.data(), count * program.output_size, y);
     }
@@ -384,16 +430,20 @@ struct PoolOf {
 
 }  // namespace
 
-// -------------------------------------------------------------------------------------------------- Stream
+// --------------------------------------------------------------------------------------------------
+// Stream
 struct Stream::Impl {
   Model model;
   std::unique_ptr<StreamOf<float>> single;
   std::unique_ptr<StreamOf<double>> twice;  // one of the two
 
   Impl(const Model& model, const Model::Impl& parts, int64_t batch) : model(model) {
-    if (batch < 1 || batch > (int64_t(1) << 31)) fail("Stream batch", "a number from 1 to 2^31", std::to_string(batch));
-    if (parts.single) single = std::make_unique<StreamOf<float>>(*parts.single, batch);
-    else twice = std::make_unique<StreamOf<double>>(*parts.twice, batch);
+    if (batch < 1 || batch > (int64_t(1) << 31))
+      fail("Stream batch", "a number from 1 to 2^31", std::to_string(batch));
+    if (parts.single)
+      single = std::make_unique<StreamOf<float>>(*parts.single, batch);
+    else
+      twice = std::make_unique<StreamOf<double>>(*parts.twice, batch);
   }
   template <class F>
   decltype(auto) with(F f) {
@@ -401,7 +451,8 @@ struct Stream::Impl {
   }
 };
 
-Stream::Stream(const Model& model, int64_t batch) : impl_(std::make_unique<Impl>(model, *model.impl_, batch)) {}
+Stream::Stream(const Model& model, int64_t batch)
+    : impl_(std::make_unique<Impl>(model, *model.impl_, batch)) {}
 Stream::~Stream() = default;
 Stream::Stream(const Stream& other) : Stream(other.impl_->model, other.batch()) { *this = other; }
 Stream::Stream(Stream&&) noexcept = default;
@@ -410,8 +461,10 @@ Stream& Stream::operator=(const Stream& other) {
   if (this == &other) return *this;
   if (impl_->model.impl_ != other.impl_->model.impl_ || batch() != other.batch())
     impl_ = std::make_unique<Impl>(other.impl_->model, *other.impl_->model.impl_, other.batch());
-  if (impl_->single) impl_->single->copy_states(*other.impl_->single);
-  else impl_->twice->copy_states(*other.impl_->twice);
+  if (impl_->single)
+    impl_->single->copy_states(*other.impl_->single);
+  else
+    impl_->twice->copy_states(*other.impl_->twice);
   return *this;
 }
 
@@ -465,7 +518,8 @@ void Stream::set_state(int layer, int state, const double* value) noexcept {
   impl_->with([&](auto& stream) { stream.set_state(layer, state, value); });
 }
 
-// ---------------------------------------------------------------------------------------------- StreamPool
+// ----------------------------------------------------------------------------------------------
+// StreamPool
 struct StreamPool::Impl {
   Model model;
   std::unique_ptr<PoolOf<float>> single;
@@ -475,9 +529,12 @@ struct StreamPool::Impl {
   std::vector<uint8_t> status;  // of every id; listed while the arguments of a call are checked
 
   Impl(const Model& model, const Model::Impl& parts, int64_t capacity) : model(model) {
-    if (capacity < 1 || capacity > (int64_t(1) << 31)) fail("StreamPool capacity", "a number from 1 to 2^31", std::to_string(capacity));
-    if (parts.single) single = std::make_unique<PoolOf<float>>(*parts.single, capacity);
-    else twice = std::make_unique<PoolOf<double>>(*parts.twice, capacity);
+    if (capacity < 1 || capacity > (int64_t(1) << 31))
+      fail("StreamPool capacity", "a number from 1 to 2^31", std::to_string(capacity));
+    if (parts.single)
+      single = std::make_unique<PoolOf<float>>(*parts.single, capacity);
+    else
+      twice = std::make_unique<PoolOf<double>>(*parts.twice, capacity);
     status.assign(static_cast<size_t>(capacity), closed);
     for (int64_t id = capacity; id > 0; --id) free.push_back(id - 1);
   }
@@ -496,17 +553,21 @@ struct StreamPool::Impl {
     for (int64_t j = 0; j < i; ++j) status[ids[j]] = opened;
     if (i == count) return;
     const bool twice_listed = std::find(ids, ids + i, ids[i]) != ids + i;
-    fail("StreamPool", "ids of open streams, each once", std::to_string(ids[i]) + (twice_listed ? " twice" : ", which is not open"));
+    fail("StreamPool", "ids of open streams, each once",
+         std::to_string(ids[i]) + (twice_listed ? " twice" : ", which is not open"));
   }
 };
 
-StreamPool::StreamPool(const Model& model, int64_t capacity) : impl_(std::make_unique<Impl>(model, *model.impl_, capacity)) {}
+StreamPool::StreamPool(const Model& model, int64_t capacity)
+    : impl_(std::make_unique<Impl>(model, *model.impl_, capacity)) {}
 StreamPool::~StreamPool() = default;
 StreamPool::StreamPool(StreamPool&&) noexcept = default;
 StreamPool& StreamPool::operator=(StreamPool&&) noexcept = default;
 
 int64_t StreamPool::open() {
-  if (impl_->free.empty()) fail("StreamPool", "room for another stream", std::to_string(capacity()) + " open, its capacity");
+  if (impl_->free.empty())
+    fail("StreamPool", "room for another stream",
+         std::to_string(capacity()) + " open, its capacity");
   const int64_t id = impl_->free.back();
   impl_->free.pop_back();
   impl_->status[id] = Impl::opened;
@@ -533,7 +594,9 @@ void StreamPool::reset(const int64_t* ids, int64_t count) {
   });
 }
 int64_t StreamPool::capacity() const noexcept { return static_cast<int64_t>(impl_->status.size()); }
-int64_t StreamPool::size() const noexcept { return capacity() - static_cast<int64_t>(impl_->free.size()); }
+int64_t StreamPool::size() const noexcept {
+  return capacity() - static_cast<int64_t>(impl_->free.size());
+}
 int64_t StreamPool::input_size() const noexcept {
   return impl_->with([](auto& pool) { return pool.program.input_size; });
 }

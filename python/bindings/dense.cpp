@@ -33,18 +33,20 @@ struct DenseOf final : DenseBase {
 };
 
 template <class T>
-std::unique_ptr<DenseBase> make_dense(const py::object& kernel_object, const py::object& bias_object) {
+std::unique_ptr<DenseBase> make_dense(const py::object& kernel_object,
+                                      const py::object& bias_object) {
   const auto kernel = checked<T>("dense", "kernel", kernel_object, {-1, -1});
   const auto bias = bias_or_none<T>(bias_object, kernel.shape(1));
   return std::make_unique<DenseOf<T>>(kernel, bias, !bias_object.is_none());
 }
 
 template <class T>
-py::dict backward(const py::object& x_object, const py::object& kernel_object, const py::object& d_object, bool inputs,
-                  bool bias) {
+py::dict backward(const py::object& x_object, const py::object& kernel_object,
+                  const py::object& d_object, bool inputs, bool bias) {
   const auto kernel = checked<T>("dense_backward", "kernel", kernel_object, {-1, -1});
   const auto x = checked<T>("dense_backward", "x", x_object, {-1, kernel.shape(0)});
-  const auto d_y = checked<T>("dense_backward", "d_outputs", d_object, {x.shape(0), kernel.shape(1)});
+  const auto d_y =
+      checked<T>("dense_backward", "d_outputs", d_object, {x.shape(0), kernel.shape(1)});
   py::array_t<T> d_x, d_kernel(Shape{kernel.shape(0), kernel.shape(1)}), d_bias;
   if (inputs) d_x = py::array_t<T>(Shape{x.shape(0), x.shape(1)});
   if (bias) d_bias = py::array_t<T>(Shape{kernel.shape(1)});
@@ -78,19 +80,23 @@ py::array activate(const std::string& name, const py::array_t<T>& x) {
 template <class T>
 py::array softmax_of(const py::array_t<T>& x, bool logarithm) {
   const Shape shape = shape_of(x);
-  if (shape.empty()) throw py::value_error("softmax: expected x with at least one axis, got a scalar");
+  if (shape.empty())
+    throw py::value_error("softmax: expected x with at least one axis, got a scalar");
   py::array_t<T> y(shape);
   const T* from = x.data();
   T* to = y.mutable_data();
   const int64_t columns = shape.back(), rows = columns ? x.size() / columns : 0;
   py::gil_scoped_release release;
-  if (logarithm) log_softmax(from, rows, columns, to);
-  else softmax(from, rows, columns, to);
+  if (logarithm)
+    log_softmax(from, rows, columns, to);
+  else
+    softmax(from, rows, columns, to);
   return y;
 }
 
 template <class T>
-py::array activate_backward(const std::string& name, const py::array_t<T>& x, const py::object& d_object) {
+py::array activate_backward(const std::string& name, const py::array_t<T>& x,
+                            const py::object& d_object) {
   const auto d_y = checked<T>("activation_backward", "d_outputs", d_object, shape_of(x));
   py::array_t<T> d_x(shape_of(x));
   const T *from = x.data(), *d_from = d_y.data();
@@ -118,12 +124,15 @@ void bind_dense(py::module_& m) {
       .def("forward", &DenseBase::forward, py::arg("x"), "x (n, features) -> y (n, units)");
   m.def(
       "dense_backward",
-      [](const py::object& x, const py::object& kernel, const py::object& d_outputs, bool inputs, bool bias) {
-        return is_float32("dense_backward", "kernel", kernel) ? backward<float>(x, kernel, d_outputs, inputs, bias)
-                                                              : backward<double>(x, kernel, d_outputs, inputs, bias);
+      [](const py::object& x, const py::object& kernel, const py::object& d_outputs, bool inputs,
+         bool bias) {
+        return is_float32("dense_backward", "kernel", kernel)
+                   ? backward<float>(x, kernel, d_outputs, inputs, bias)
+                   : backward<double>(x, kernel, d_outputs, inputs, bias);
       },
-      py::arg("x"), py::arg("kernel"), py::arg("d_outputs"), py::kw_only(), py::arg("inputs") = true,
-      py::arg("bias") = true, "Gradients of a dense layer: a dict with inputs, kernel, bias.");
+      py::arg("x"), py::arg("kernel"), py::arg("d_outputs"), py::kw_only(),
+      py::arg("inputs") = true, py::arg("bias") = true,
+      "Gradients of a dense layer: a dict with inputs, kernel, bias.");
   m.def("activations", &activations, "Names of the elementwise activations.");
   m.def(
       "activation",
@@ -147,7 +156,8 @@ void bind_dense(py::module_& m) {
                    ? activate_backward<float>(name, contiguous<float>(x), d_outputs)
                    : activate_backward<double>(name, contiguous<double>(x), d_outputs);
       },
-      py::arg("name"), py::arg("x"), py::arg("d_outputs"), "d_inputs from x, the activation's input.");
+      py::arg("name"), py::arg("x"), py::arg("d_outputs"),
+      "d_inputs from x, the activation's input.");
 }
 
 }  // namespace tidegate::python

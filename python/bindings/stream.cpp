@@ -16,57 +16,70 @@ const char* type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
 
 // What a step takes and gives: dtype and shape.
 struct Form {
-  explicit Form(bool is_double) : is_double(is_double), dtype(is_double ? py::dtype::of<double>() : py::dtype::of<float>()) {}
+  explicit Form(bool is_double)
+      : is_double(is_double), dtype(is_double ? py::dtype::of<double>() : py::dtype::of<float>()) {}
   const bool is_double;
   const py::dtype dtype;
 
   bool holds(PyObject* object, int64_t rows, int64_t columns) const {
     if (!py::detail::npy_api::get().PyArray_Check_(object)) return false;
     const auto* array = proxy(object);
-    return array->descr == dtype.ptr() && array->nd == 2 && array->dimensions[0] == rows && array->dimensions[1] == columns &&
+    return array->descr == dtype.ptr() && array->nd == 2 && array->dimensions[0] == rows &&
+           array->dimensions[1] == columns &&
            (array->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_);
   }
 
   // x as it is, or converted. ids may come without the axis of features.
-  py::array input(const std::string& subject, const py::handle& x, int64_t rows, int64_t columns) const {
+  py::array input(const std::string& subject, const py::handle& x, int64_t rows,
+                  int64_t columns) const {
     if (holds(x.ptr(), rows, columns)) return py::reinterpret_borrow<py::array>(x);
     const auto given = py::array::ensure(x);
     if (!given || !std::strchr("fiub", given.dtype().kind())) {
       PyErr_Clear();
-      throw py::type_error(subject + ": expected x to be an array of numbers, got " + type_name(x.ptr()));
+      throw py::type_error(subject + ": expected x to be an array of numbers, got " +
+                           type_name(x.ptr()));
     }
     const Shape wanted{rows, columns}, shape = shape_of(given);
     if (shape != wanted && !(columns == 1 && shape == Shape{rows}))
-      throw py::value_error(subject + ": expected x with shape " + to_string(wanted) + ", got " + to_string(shape));
-    const py::array converted = is_double
-                                    ? py::array(py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(given))
-                                    : py::array(py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(given));
+      throw py::value_error(subject + ": expected x with shape " + to_string(wanted) + ", got " +
+                            to_string(shape));
+    const py::array converted =
+        is_double
+            ? py::array(
+                  py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(given))
+            : py::array(
+                  py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(given));
     return converted;
   }
 
   // Where results go: `out`, or a new array.
-  py::object output(const std::string& subject, const py::handle& out, const void* x, int64_t x_count, int64_t rows,
-                    int64_t columns) const {
+  py::object output(const std::string& subject, const py::handle& out, const void* x,
+                    int64_t x_count, int64_t rows, int64_t columns) const {
     if (out.is_none()) {
       const py::ssize_t shape[2] = {rows, columns};
       auto& api = py::detail::npy_api::get();
-      PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, dtype.inc_ref().ptr(), 2, shape, nullptr, nullptr, 0, nullptr);
+      PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, dtype.inc_ref().ptr(), 2,
+                                                  shape, nullptr, nullptr, 0, nullptr);
       if (!array) throw py::error_already_set();
       return py::reinterpret_steal<py::object>(array);
     }
-    if (!holds(out.ptr(), rows, columns) || !(proxy(out.ptr())->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) {
-      const std::string wanted = subject + ": expected out to be a writeable C-contiguous array of " +
-                                 std::string(py::str(dtype)) + " with shape " + to_string({rows, columns}) + ", got ";
+    if (!holds(out.ptr(), rows, columns) ||
+        !(proxy(out.ptr())->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) {
+      const std::string wanted =
+          subject + ": expected out to be a writeable C-contiguous array of " +
+          std::string(py::str(dtype)) + " with shape " + to_string({rows, columns}) + ", got ";
       if (!py::isinstance<py::array>(out)) throw py::type_error(wanted + type_name(out.ptr()));
       const auto array = py::reinterpret_borrow<py::array>(out);
-      throw py::value_error(wanted + to_string(shape_of(array)) + " of " + std::string(py::str(array.dtype())) +
+      throw py::value_error(wanted + to_string(shape_of(array)) + " of " +
+                            std::string(py::str(array.dtype())) +
                             (array.writeable() ? "" : ", read-only"));
     }
     const auto* y = static_cast<const char*>(static_cast<const void*>(proxy(out.ptr())->data));
     const auto* first = static_cast<const char*>(x);
     const int64_t size = is_double ? 8 : 4;
     if (y < first + x_count * size && first < y + rows * columns * size)
-      throw py::value_error(subject + ": expected out in memory of its own, got memory that x uses too");
+      throw py::value_error(subject +
+                            ": expected out in memory of its own, got memory that x uses too");
     return py::reinterpret_borrow<py::object>(out);
   }
 };
@@ -75,8 +88,10 @@ struct Form {
 template <class F>
 void with_data(const Form& form, const py::array& x, const py::object& y, F f) {
   void* to = proxy(y.ptr())->data;
-  if (form.is_double) f(static_cast<const double*>(x.data()), static_cast<double*>(to));
-  else f(static_cast<const float*>(x.data()), static_cast<float*>(to));
+  if (form.is_double)
+    f(static_cast<const double*>(x.data()), static_cast<double*>(to));
+  else
+    f(static_cast<const float*>(x.data()), static_cast<float*>(to));
 }
 
 template <class T>
@@ -95,7 +110,8 @@ struct BoundStream {
     const py::array x = form.input(subject, x_object, rows, columns);
     py::object y = form.output(subject, out, x.data(), rows * columns, rows, stream.output_size());
     with_data(form, x, y, [&](auto* from, auto* to) {
-      if (!stream.knows(from)) throw py::value_error(subject + ": expected ids that the Embedding has, got others");
+      if (!stream.knows(from))
+        throw py::value_error(subject + ": expected ids that the Embedding has, got others");
       stream.step(from, to);
     });
     return y;
@@ -104,14 +120,19 @@ struct BoundStream {
   void reset(const py::object& rows_object) {
     if (rows_object.is_none()) return stream.reset();
     const auto given = py::array::ensure(rows_object);
-    if (!given || given.ndim() > 1 || (given.size() > 0 && !std::strchr("iu", given.dtype().kind()))) {
+    if (!given || given.ndim() > 1 ||
+        (given.size() > 0 && !std::strchr("iu", given.dtype().kind()))) {
       PyErr_Clear();
-      throw py::type_error(std::string("Stream.reset: expected rows to be a list of row indices, got ") + type_name(rows_object.ptr()));
+      throw py::type_error(
+          std::string("Stream.reset: expected rows to be a list of row indices, got ") +
+          type_name(rows_object.ptr()));
     }
-    const auto rows = py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(given);
+    const auto rows =
+        py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(given);
     for (py::ssize_t i = 0; i < rows.size(); ++i)
       if (rows.data()[i] < 0 || rows.data()[i] >= stream.batch())
-        throw py::value_error("Stream.reset: expected rows from 0 to " + std::to_string(stream.batch() - 1) + ", got " +
+        throw py::value_error("Stream.reset: expected rows from 0 to " +
+                              std::to_string(stream.batch() - 1) + ", got " +
                               std::to_string(rows.data()[i]));
     for (py::ssize_t i = 0; i < rows.size(); ++i) stream.reset(rows.data()[i]);
   }
@@ -121,7 +142,8 @@ struct BoundStream {
     for (int layer = 0; layer < stream.layers(); ++layer) {
       py::list states;
       for (int s = 0; s < stream.states(layer); ++s)
-        states.append(form.is_double ? state_of<double>(stream, layer, s) : state_of<float>(stream, layer, s));
+        states.append(form.is_double ? state_of<double>(stream, layer, s)
+                                     : state_of<float>(stream, layer, s));
       layers.append(states);
     }
     return layers;
@@ -129,25 +151,33 @@ struct BoundStream {
 
   void set_state(const py::object& value) {
     const auto list_of = [](const py::handle& object, int count, const std::string& what) {
-      if (!py::isinstance<py::sequence>(object) || py::isinstance<py::array>(object) || py::isinstance<py::str>(object))
+      if (!py::isinstance<py::sequence>(object) || py::isinstance<py::array>(object) ||
+          py::isinstance<py::str>(object))
         throw py::type_error("Stream.state: expected " + what + ", got " + type_name(object.ptr()));
       const auto list = py::reinterpret_borrow<py::sequence>(object);
       if (static_cast<int>(list.size()) != count)
-        throw py::value_error("Stream.state: expected " + what + ", got " + std::to_string(list.size()));
+        throw py::value_error("Stream.state: expected " + what + ", got " +
+                              std::to_string(list.size()));
       return list;
     };
-    const auto layers = list_of(value, stream.layers(), "a list for each of " + std::to_string(stream.layers()) + " recurrent layers");
+    const auto layers =
+        list_of(value, stream.layers(),
+                "a list for each of " + std::to_string(stream.layers()) + " recurrent layers");
     std::vector<py::array> arrays;
     for (int layer = 0; layer < stream.layers(); ++layer) {
-      const auto states = list_of(layers[layer], stream.states(layer), std::to_string(stream.states(layer)) + " states in a layer");
+      const auto states = list_of(layers[layer], stream.states(layer),
+                                  std::to_string(stream.states(layer)) + " states in a layer");
       for (int s = 0; s < stream.states(layer); ++s)
-        arrays.push_back(form.input("Stream.state", py::object(states[s]), stream.batch(), stream.state_size(layer)));
+        arrays.push_back(form.input("Stream.state", py::object(states[s]), stream.batch(),
+                                    stream.state_size(layer)));
     }
     auto next = arrays.begin();
     for (int layer = 0; layer < stream.layers(); ++layer)
       for (int s = 0; s < stream.states(layer); ++s, ++next) {
-        if (form.is_double) stream.set_state(layer, s, static_cast<const double*>(next->data()));
-        else stream.set_state(layer, s, static_cast<const float*>(next->data()));
+        if (form.is_double)
+          stream.set_state(layer, s, static_cast<const double*>(next->data()));
+        else
+          stream.set_state(layer, s, static_cast<const float*>(next->data()));
       }
   }
 
@@ -155,8 +185,8 @@ struct BoundStream {
   Form form;
 };
 
-// Stream.step(x, out=None) by CPython's own calling convention: pybind11's dispatch would take longer than the step of a
-// small model.
+// Stream.step(x, out=None) by CPython's own calling convention: pybind11's dispatch would take
+// longer than the step of a small model.
 PyObject* step(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
   try {
     PyObject *x = count > 0 ? arguments[0] : nullptr, *out = count > 1 ? arguments[1] : nullptr;
@@ -170,12 +200,17 @@ PyObject* step(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyO
       fits = fits && slot && !*slot;
       if (fits) *slot = arguments[count + i];
     }
-    if (!fits || !x) throw py::type_error("Stream.step: expected the arguments x and out=None, got others");
-    // The descriptor has checked that self is a Stream; one whose __init__ has not run holds nothing.
+    if (!fits || !x)
+      throw py::type_error("Stream.step: expected the arguments x and out=None, got others");
+    // The descriptor has checked that self is a Stream; one whose __init__ has not run holds
+    // nothing.
     auto* instance = reinterpret_cast<py::detail::instance*>(self);
-    auto* stream = instance->simple_layout ? static_cast<BoundStream*>(instance->simple_value_holder[0])
-                                           : py::cast<BoundStream*>(py::handle(self));
-    if (!stream) throw py::type_error("Stream.step: expected a Stream that has been initialised, got one that has not");
+    auto* stream = instance->simple_layout
+                       ? static_cast<BoundStream*>(instance->simple_value_holder[0])
+                       : py::cast<BoundStream*>(py::handle(self));
+    if (!stream)
+      throw py::type_error(
+          "Stream.step: expected a Stream that has been initialised, got one that has not");
     return stream->step(x, out ? out : Py_None).release().ptr();
   } catch (py::error_already_set& error) {
     error.restore();
@@ -188,8 +223,9 @@ PyObject* step(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyO
   }
   return nullptr;
 }
-PyMethodDef step_method = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&step)),
-                           METH_FASTCALL | METH_KEYWORDS, "step($self, x, out=None)\n--\n\nOne step."};
+PyMethodDef step_method = {
+    "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&step)),
+    METH_FASTCALL | METH_KEYWORDS, "step($self, x, out=None)\n--\n\nOne step."};
 
 struct BoundPool {
   BoundPool(const Model& model, int64_t capacity) : pool(model, capacity), form(pool.is_double()) {}
@@ -202,7 +238,8 @@ struct BoundPool {
     const py::array x = form.input(subject, x_object, rows, columns);
     py::object y = form.output(subject, out, x.data(), rows * columns, rows, pool.output_size());
     const int64_t* numbers = ids.data();
-    with_data(form, x, y, [&](auto* from, auto* to) { alone([&] { pool.step(numbers, rows, from, to); }); });
+    with_data(form, x, y,
+              [&](auto* from, auto* to) { alone([&] { pool.step(numbers, rows, from, to); }); });
     return y;
   }
   int64_t open() {
@@ -243,8 +280,8 @@ py::array predict(const Model& model, const py::array& given) {
   const py::ssize_t rows = x.ndim() > 0 ? x.shape(0) : 0, columns = model.input_size();
   const py::ssize_t steps = x.ndim() > 1 && rows > 0 ? x.size() / rows / columns : 0;
   if (x.ndim() < 2 || rows * steps * columns != x.size())
-    throw py::value_error("Model.predict: expected x with shape (batch, time, " + std::to_string(columns) + "), got " +
-                          to_string(shape_of(x)));
+    throw py::value_error("Model.predict: expected x with shape (batch, time, " +
+                          std::to_string(columns) + "), got " + to_string(shape_of(x)));
   Shape shape{rows};
   if (model.returns_sequences()) shape.push_back(steps);
   shape.push_back(model.output_size());
@@ -264,7 +301,8 @@ void bind_stream(py::module_& m) {
              if (py::isinstance<py::bytes>(source)) {
                char* data = nullptr;
                py::ssize_t size = 0;
-               if (PyBytes_AsStringAndSize(source.ptr(), &data, &size) != 0) throw py::error_already_set();
+               if (PyBytes_AsStringAndSize(source.ptr(), &data, &size) != 0)
+                 throw py::error_already_set();
                py::gil_scoped_release release;
                return Model::load(data, static_cast<size_t>(size));
              }
@@ -278,28 +316,35 @@ void bind_stream(py::module_& m) {
       .def_property_readonly("returns_sequences", &Model::returns_sequences)
       .def(
           "predict",
-          [](const Model& model, const py::array& x) { return model.is_double() ? predict<double>(model, x) : predict<float>(model, x); },
+          [](const Model& model, const py::array& x) {
+            return model.is_double() ? predict<double>(model, x) : predict<float>(model, x);
+          },
           py::arg("x"));
-  auto stream = py::class_<BoundStream>(m, "Stream", "The states of a model that takes one step after another.");
-  stream
-      .def(py::init<const Model&, int64_t>(), py::arg("model"), py::arg("batch"))
+  auto stream = py::class_<BoundStream>(m, "Stream",
+                                        "The states of a model that takes one step after another.");
+  stream.def(py::init<const Model&, int64_t>(), py::arg("model"), py::arg("batch"))
       .def(py::init<const BoundStream&>(), py::arg("other"))
       .def("reset", &BoundStream::reset, py::arg("rows") = py::none())
       .def_property("state", &BoundStream::get_state, &BoundStream::set_state)
-      .def_property_readonly("batch_size", [](const BoundStream& self) { return self.stream.batch(); })
-      .def_property_readonly("input_size", [](const BoundStream& self) { return self.stream.input_size(); })
-      .def_property_readonly("output_size", [](const BoundStream& self) { return self.stream.output_size(); })
+      .def_property_readonly("batch_size",
+                             [](const BoundStream& self) { return self.stream.batch(); })
+      .def_property_readonly("input_size",
+                             [](const BoundStream& self) { return self.stream.input_size(); })
+      .def_property_readonly("output_size",
+                             [](const BoundStream& self) { return self.stream.output_size(); })
       .def_property_readonly("dtype", [](const BoundStream& self) { return self.form.dtype; });
   stream.attr("step") = py::reinterpret_steal<py::object>(
       PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(stream.ptr()), &step_method));
   py::class_<BoundPool>(m, "StreamPool", "Independent streams of one model that step in groups.")
       .def(py::init<const Model&, int64_t>(), py::arg("model"), py::arg("capacity"))
       .def("open", &BoundPool::open)
-      .def("step", &BoundPool::step, py::arg("ids").noconvert(), py::arg("x"), py::arg("out") = py::none())
+      .def("step", &BoundPool::step, py::arg("ids").noconvert(), py::arg("x"),
+           py::arg("out") = py::none())
       .def("reset", &BoundPool::reset, py::arg("ids").noconvert())
       .def("close", &BoundPool::close, py::arg("id"))
       .def("__len__", &BoundPool::size)
-      .def_property_readonly("capacity", [](const BoundPool& self) { return self.pool.capacity(); });
+      .def_property_readonly("capacity",
+                             [](const BoundPool& self) { return self.pool.capacity(); });
 }
 
 }  // namespace tidegate::python

@@ -51,7 +51,8 @@ struct Parts {
 
 TEST(loads_and_predicts) {
   const Model model = load(Parts().file());
-  CHECK(model.input_size() == 2 && model.output_size() == 3 && model.returns_sequences() && !model.is_double());
+  CHECK(model.input_size() == 2 && model.output_size() == 3 && model.returns_sequences() &&
+        !model.is_double());
   const float x[4] = {1, 0, 0, 2};
   float y[6];
   model.predict(x, 1, 2, y);
@@ -90,7 +91,9 @@ TEST(every_truncation_is_refused) {
 TEST(bit_flips_never_crash) {
   const std::string file = writer::stack({{"GRU", 3}, {"LSTM", 2}, {"Dense", 2}}, 2);
   int refused = 0;
-  const size_t text = static_cast<size_t>(static_cast<unsigned char>(file[0]) | static_cast<unsigned char>(file[1]) << 8) + 8;
+  const size_t text = static_cast<size_t>(static_cast<unsigned char>(file[0]) |
+                                          static_cast<unsigned char>(file[1]) << 8) +
+                      8;
   for (size_t bit = 0; bit < text * 8; bit += 3) {
     std::string damaged = file;
     damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ 1 << bit % 8);
@@ -147,7 +150,8 @@ TEST(the_description) {
   CHECK_REFUSED(with("linear", "quadratic"), "activation");
   CHECK_REFUSED(with("\"units\":3", "\"units\":3,\"rate\":1"), "rate");
   CHECK_REFUSED(with("\"tolerance\":0.1", "\"tolerance\":2.1"), "tolerance");
-  CHECK_REFUSED(with("\"input\":\"test_vector.input\"", "\"input\":\"layers.0.kernel\""), "test_vector.input");
+  CHECK_REFUSED(with("\"input\":\"test_vector.input\"", "\"input\":\"layers.0.kernel\""),
+                "test_vector.input");
   Parts nested;
   std::string layer = writer::dense(3);
   for (int i = 0; i < 40; ++i) layer = writer::layer("TimeDistributed", "\"layer\":" + layer);

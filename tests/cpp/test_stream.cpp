@@ -1,4 +1,5 @@
-// Streams against predict, bit for bit, and what a deadline needs: steps that allocate nothing and never enter the kernel.
+// Streams against predict, bit for bit, and what a deadline needs: steps that allocate nothing and
+// never enter the kernel.
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -19,7 +20,8 @@
 #include <unistd.h>
 #endif
 
-// Every allocation of this thread is counted, and every mutex it takes: malloc itself where the C library lets it be replaced, else operator new.
+// Every allocation of this thread is counted, and every mutex it takes: malloc itself where the C
+// library lets it be replaced, else operator new.
 static thread_local long allocations = 0, locks = 0;
 
 #if defined(TIDEGATE_CAN_FORBID_SYSTEM_CALLS) && defined(__GLIBC__)
@@ -38,11 +40,12 @@ int posix_memalign(void** p, size_t alignment, size_t n) {
   *p = __libc_memalign(alignment, n);
   return *p ? 0 : 12;
 }
-#define TIDEGATE_COUNT_LOCKS(function)                                                                  \
-  int function(pthread_mutex_t* mutex) {                                                                \
-    ++locks;                                                                                            \
-    static const auto next = reinterpret_cast<int (*)(pthread_mutex_t*)>(dlsym(RTLD_NEXT, #function)); \
-    return next(mutex);                                                                                 \
+#define TIDEGATE_COUNT_LOCKS(function)                                            \
+  int function(pthread_mutex_t* mutex) {                                          \
+    ++locks;                                                                      \
+    static const auto next =                                                      \
+        reinterpret_cast<int (*)(pthread_mutex_t*)>(dlsym(RTLD_NEXT, #function)); \
+    return next(mutex);                                                           \
   }
 TIDEGATE_COUNT_LOCKS(pthread_mutex_lock)
 TIDEGATE_COUNT_LOCKS(pthread_mutex_trylock)
@@ -67,12 +70,14 @@ namespace {
 Model load(const std::string& file) { return Model::load(file.data(), file.size()); }
 
 const std::vector<std::vector<writer::Layer>> kStacks = {
-    {{"LSTM", 8}},      {{"LSTM", 21}},
-    {{"GRU", 40}},      {{"SimpleRNN", 5}},
+    {{"LSTM", 8}},          {{"LSTM", 21}},
+    {{"GRU", 40}},          {{"SimpleRNN", 5}},
     {{"DualStateGRU", 16}}, {{"Dense", 9}, {"LSTM", 17}, {"GRU", 12}, {"Dense", 3}},
 };
 
-bool same(const float* a, const float* b, int64_t n) { return std::memcmp(a, b, static_cast<size_t>(n) * sizeof *a) == 0; }
+bool same(const float* a, const float* b, int64_t n) {
+  return std::memcmp(a, b, static_cast<size_t>(n) * sizeof *a) == 0;
+}
 
 }  // namespace
 
@@ -82,13 +87,16 @@ TEST(steps_are_predict) {
     const Model model = load(writer::stack(layers, features));
     const int64_t out = model.output_size();
     const auto x = writer::random_values(rows * time * features, 1);
-    std::vector<float> y(static_cast<size_t>(rows * time * out)), step_x(rows * features), step_y(static_cast<size_t>(rows * out));
+    std::vector<float> y(static_cast<size_t>(rows * time * out)), step_x(rows * features),
+        step_y(static_cast<size_t>(rows * out));
     model.predict(x.data(), rows, time, y.data());
     Stream alone(model), together(model, rows);
     for (int64_t t = 0; t < time; ++t) {
-      for (int64_t r = 0; r < rows; ++r) std::copy_n(&x[(r * time + t) * features], features, &step_x[r * features]);
+      for (int64_t r = 0; r < rows; ++r)
+        std::copy_n(&x[(r * time + t) * features], features, &step_x[r * features]);
       together.step(step_x.data(), step_y.data());
-      for (int64_t r = 0; r < rows; ++r) CHECK(same(&step_y[r * out], &y[(r * time + t) * out], out));
+      for (int64_t r = 0; r < rows; ++r)
+        CHECK(same(&step_y[r * out], &y[(r * time + t) * out], out));
     }
     for (int64_t r = 0; r < rows; ++r) {
       alone.reset();
@@ -107,8 +115,10 @@ TEST(copies_and_states) {
     const size_t n = static_cast<size_t>(rows * 4);
     std::vector<float> a(n), b(n), c(n);
     Stream stream(model, rows);
-    CHECK(stream.batch() == rows && stream.input_size() == 2 && stream.output_size() == 4 && stream.layers() == 2);
-    CHECK(stream.states(0) == 2 && stream.states(1) == 1 && stream.state_size(0) == 5 && stream.state_size(1) == 4);
+    CHECK(stream.batch() == rows && stream.input_size() == 2 && stream.output_size() == 4 &&
+          stream.layers() == 2);
+    CHECK(stream.states(0) == 2 && stream.states(1) == 1 && stream.state_size(0) == 5 &&
+          stream.state_size(1) == 4);
     for (int i = 0; i < 3; ++i) stream.step(x.data(), a.data());
     Stream copy = stream, other(model, 7);
     other = stream;
@@ -209,7 +219,8 @@ TEST(steps_allocate_and_lock_nothing) {
       std::vector<float> state(static_cast<size_t>(rows * stream.state_size(0)));
       const long before = allocations, locks_before = locks;
       CHECK(before > 0);  // the counter counts
-      for (int i = 0; i < 100000 / (10 * static_cast<int>(rows)); ++i) stream.step(x.data(), y.data());
+      for (int i = 0; i < 100000 / (10 * static_cast<int>(rows)); ++i)
+        stream.step(x.data(), y.data());
       stream.step(x2.data(), y2.data());
       stream.get_state(0, 0, state.data()), stream.set_state(0, 0, state.data());
       stream.reset(0), stream.reset();
@@ -221,7 +232,8 @@ TEST(steps_allocate_and_lock_nothing) {
 #ifdef TIDEGATE_CAN_FORBID_SYSTEM_CALLS
 // A child whose every system call but exit, read and write would kill it takes 100,000 steps.
 TEST(steps_make_no_system_call) {
-  const Model model = load(writer::stack({{"Dense", 9}, {"LSTM", 17}, {"GRU", 12}, {"Dense", 3}}, 3));
+  const Model model =
+      load(writer::stack({{"Dense", 9}, {"LSTM", 17}, {"GRU", 12}, {"Dense", 3}}, 3));
   Stream stream(model);
   const auto x = writer::random_values(3, 1);
   float y[3];

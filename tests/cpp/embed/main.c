@@ -1,4 +1,5 @@
-/* A C program: the header is C, errors come as strings, and with a model's path it streams numbers from its arguments. */
+/* A C program: the header is C, errors come as strings, and with a model's path it streams numbers
+ * from its arguments. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
