@@ -27,8 +27,9 @@ std::string to_string(const Dims& dims) {
   throw Error(subject + ": expected " + expected + ", got " + got);
 }
 
-// ------------------------------------------------------------------------------------- building
-// from a file Hands out a file's tensors under the names the format gives them.
+// ---- Building from a file ----------------------------------------------------------------------
+
+// Hands out a file's tensors under the names the format gives them.
 template <class T>
 class Weights {
  public:
@@ -179,8 +180,7 @@ GraphLayer<T> build(const LayerEntry& entry, const std::string& prefix, Weights<
   return layer;
 }
 
-// ------------------------------------------------------------------------------------------------
-// shapes
+// ---- Shapes ------------------------------------------------------------------------------------
 template <class T>
 Dims output_dims_of(const GraphLayer<T>& layer, const Dims& in) {
   const auto check = [&](bool fits, const char* expected) {
@@ -239,8 +239,9 @@ Dims output_dims_of(const GraphLayer<T>& layer, const Dims& in) {
   return out;
 }
 
-// ----------------------------------------------------------------------------------------------
-// sequences Which rows of a sequence count: the axes of the array before its last one, or none.
+// ---- Sequences ---------------------------------------------------------------------------------
+
+// Which rows of a sequence count: the axes of the array before its last one, or none.
 struct Mask {
   size_t axes = 0;
   std::vector<uint8_t> used;
@@ -341,8 +342,7 @@ void run(const GraphLayer<T>& layer, const T* x, const Dims& in, Mask& mask, T* 
   }
 }
 
-// ------------------------------------------------------------------------------------------------
-// loading
+// ---- Loading -----------------------------------------------------------------------------------
 template <class T>
 std::unique_ptr<Graph<T>> build_graph(const ModelFile& file, const Dims& test_input) {
   auto graph = std::make_unique<Graph<T>>();

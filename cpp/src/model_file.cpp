@@ -59,8 +59,7 @@ Json parse(const char* first, const char* last, const std::string& subject) {
   }
 }
 
-// ------------------------------------------------------------------------------------------
-// safetensors
+// ---- safetensors -------------------------------------------------------------------------------
 int64_t size_of(const std::string& dtype) {  // 0: unknown
   static const std::map<std::string, int64_t> sizes = {
       {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1},
@@ -149,8 +148,8 @@ std::string read_safetensors(const unsigned char* data, size_t size, ModelFile& 
   return (*metadata)["tidegate"].get<std::string>();
 }
 
-// ---------------------------------------------------------------------------------------- the
-// description
+// ---- The description ---------------------------------------------------------------------------
+
 void require_keys(const Json& object, const std::string& subject,
                   std::initializer_list<const char*> required, const char* optional = "") {
   if (!object.is_object()) fail(subject, "an object", shown(object));

@@ -430,8 +430,7 @@ struct PoolOf {
 
 }  // namespace
 
-// --------------------------------------------------------------------------------------------------
-// Stream
+// ---- Stream ------------------------------------------------------------------------------------
 struct Stream::Impl {
   Model model;
   std::unique_ptr<StreamOf<float>> single;
@@ -518,8 +517,7 @@ void Stream::set_state(int layer, int state, const double* value) noexcept {
   impl_->with([&](auto& stream) { stream.set_state(layer, state, value); });
 }
 
-// ----------------------------------------------------------------------------------------------
-// StreamPool
+// ---- StreamPool --------------------------------------------------------------------------------
 struct StreamPool::Impl {
   Model model;
   std::unique_ptr<PoolOf<float>> single;
