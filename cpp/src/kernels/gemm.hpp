@@ -235,6 +235,11 @@ TIDEGATE_INLINE void pack_block(const typename V::scalar* src, int64_t src_step,
     }
 }
 
+template <class V>
+__attribute__((noinline)) V partial_row(const typename V::scalar* from, int n) {
+  return V::load_partial(from, n);
+}
+
 // dst[k][c] = src[c][k] for k < rows, c < columns; zeros for the other c < nv * V and for k in
 // [rows, padded_rows).
 template <class V>
@@ -246,15 +251,17 @@ TIDEGATE_INLINE void pack_block_transposed(const typename V::scalar* src, int64_
     for (int64_t k = 0; k < padded_rows; k += W) {
       V block[W];
       const int n = static_cast<int>(rows - k < W ? (rows - k < 0 ? 0 : rows - k) : W);
+#pragma GCC unroll 16
       for (int i = 0; i < W; ++i) {
         const int c = v * W + i;
         block[i] = c >= columns ? V::zero()
                    : n == W     ? V::load(src + c * src_step + k)
-                                : V::load_partial(src + c * src_step + k, n);
+                                : partial_row<V>(src + c * src_step + k, n);
       }
       transpose(block);
-      for (int i = 0; i < W && k + i < padded_rows; ++i)
-        block[i].store(dst + (k + i) * nv * W + v * W);
+#pragma GCC unroll 16
+      for (int i = 0; i < W; ++i)
+        if (k + i < padded_rows) block[i].store(dst + (k + i) * nv * W + v * W);
     }
 }
 

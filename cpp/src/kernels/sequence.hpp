@@ -359,7 +359,7 @@ void step_row(const ForwardArgs<T>& a, const T* x, const T* const* state, T* con
     constexpr int N = sizeof(sums) / sizeof(V);
 #pragma GCC unroll 4
     for (int g = 0; g < N; ++g) sums[g] = init ? V::load(init + g * V::width) : V::zero();
-#pragma GCC unroll 1
+#pragma GCC unroll 4
     for (int64_t k = 0; k < count; ++k, panel += N * V::width) {
       const V r = V::set(row[k]);
 #pragma GCC unroll 4

@@ -87,8 +87,10 @@ TIDEGATE_INLINE Vec<P> abs(Vec<P> a) {
 template <class P>
 TIDEGATE_INLINE void transpose(Vec<P> (&rows)[Vec<P>::width]) {
   Eigen::internal::PacketBlock<P, Vec<P>::width> block;
+#pragma GCC unroll 16
   for (int i = 0; i < Vec<P>::width; ++i) block.packet[i] = rows[i].p;
   Eigen::internal::ptranspose(block);
+#pragma GCC unroll 16
   for (int i = 0; i < Vec<P>::width; ++i) rows[i].p = block.packet[i];
 }
 
