@@ -9,7 +9,13 @@
 #include "model_writer.hpp"
 #include "tidegate/tidegate.h"
 
-#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define TIDEGATE_SANITIZED 1
+#endif
+#endif
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
+    !defined(TIDEGATE_SANITIZED)
 #define TIDEGATE_CAN_FORBID_SYSTEM_CALLS 1
 #include <dlfcn.h>
 #include <linux/seccomp.h>
