@@ -1,6 +1,7 @@
 """Streams and pools of streams against `predict`, bit for bit; the C++ model against it too."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -183,6 +184,9 @@ def test_inputs():
     for same in (x.astype("float64"), x.tolist(), np.asfortranarray(x), np.repeat(x, 2, 1)[:, ::2]):
         stream.reset()
         np.testing.assert_array_equal(stream.step(same), expected)
+    stream.reset()
+    unpickled = pickle.loads(pickle.dumps(np.zeros((2, 20), "float32")))
+    np.testing.assert_array_equal(stream.step(x, out=unpickled), expected)
     stream.reset()
     big = np.zeros((3, 20), "float32")
     stream.step(x=x, out=big[1:])

@@ -24,9 +24,14 @@ struct Form {
   bool holds(PyObject* object, int64_t rows, int64_t columns) const {
     if (!py::detail::npy_api::get().PyArray_Check_(object)) return false;
     const auto* array = proxy(object);
-    return array->descr == dtype.ptr() && array->nd == 2 && array->dimensions[0] == rows &&
+    return has_dtype(array->descr) && array->nd == 2 && array->dimensions[0] == rows &&
            array->dimensions[1] == columns &&
            (array->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_);
+  }
+
+  // NumPy has one descriptor of each dtype, but arrays that were unpickled have copies.
+  bool has_dtype(PyObject* descriptor) const {
+    return descriptor == dtype.ptr() || dtype.equal(py::handle(descriptor));
   }
 
   // x as it is, or converted. ids may come without the axis of features.

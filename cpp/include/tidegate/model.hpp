@@ -16,9 +16,9 @@ namespace tidegate {
 // use one at a time; a copy is another handle of the same weights.
 class TIDEGATE_API Model {
  public:
-  // Reads the file, memory-mapped, and replays the test vector that it carries. Throws Error where
-  // the file is not to be had, damaged or of another version, and where the test vector does not
-  // come out.
+  // Reads the file, memory-mapped (nobody may shorten it meanwhile), and replays the test vector
+  // that it carries. Throws Error where the file is not to be had, damaged or of another version,
+  // and where the test vector does not come out.
   static Model load(const std::string& path);
   // The same from memory, which may go afterwards.
   static Model load(const void* data, size_t size);
