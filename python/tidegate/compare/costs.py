@@ -1,7 +1,8 @@
 """Seconds per epoch of each cell in tidegate, Keras and PyTorch: the same training in each.
 
-Every measurement runs in a process of its own, `python -m tidegate.compare.costs NAME CELL`,
-so that frameworks do not share thread pools, and one after another.
+Every measurement runs in a process of its own, `python -m tidegate.compare.costs NAME CELL`, one
+after another, and on one core: on a machine that is busy otherwise, threads that wait for each
+other would measure that. `tidegate bench` goes deeper.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from typing import Any
 import numpy as np
 
 SAMPLES, STEPS, FEATURES, UNITS, BATCH, EPOCHS = 2000, 50, 4, 64, 32, 6
-WORKLOAD = f"{SAMPLES} samples, {STEPS} steps, {FEATURES} features, {UNITS} units, batch {BATCH}"
+WORKLOAD = (
+    f"{SAMPLES} samples, {STEPS} steps, {FEATURES} features, {UNITS} units, batch {BATCH}, one core"
+)
 CELLS = ("SimpleRNN", "LSTM", "GRU", "DualStateGRU")
 
+_ONE_CORE = {"TIDEGATE_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _PATIENCE = 300  # seconds for one measurement
 
 # A back end of Keras that can train, best first: module -> KERAS_BACKEND.
@@ -97,7 +101,7 @@ def measure() -> Iterator[dict[str, Any]]:
                     command,
                     capture_output=True,
                     text=True,
-                    env={**os.environ, **extra},
+                    env={**os.environ, **_ONE_CORE, **extra},
                     check=True,
                     timeout=_PATIENCE,
                 )
@@ -110,6 +114,8 @@ def measure() -> Iterator[dict[str, Any]]:
 
 
 def _main(framework: str, cell: str) -> None:
+    if hasattr(os, "sched_setaffinity"):  # Linux; what is imported from here on sees one core
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     parameters, epoch = _prepare(framework, cell)
     seconds = []
     for _ in range(EPOCHS):

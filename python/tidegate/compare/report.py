@@ -212,7 +212,7 @@ def html(
             f"validation loss are kept and scored on test data. {study.seeds} seed(s): they set "
             f"the weights, the order of samples and, in made tasks, the data. The GRU is Keras's "
             f"(reset after the product); DualStateGRU is the article's section 3.2. Seconds per "
-            f"epoch in the tables are those of runs side by side, one thread each.</p>"
+            f"epoch in the tables are those of the fastest, one thread each, runs side by side.</p>"
             + _data(study)
             + f'<p class="dim">{escape(_machine())}. Again: <code>{escape(command)}</code>. Raw '
             'results: <a href="results.csv">results.csv</a>, <a href="results.json">results.json'
