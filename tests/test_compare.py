@@ -88,6 +88,17 @@ def test_sequences_of_any_length_from_a_ts_file(tmp_path):
         tasks.read_ts(path)
 
 
+@pytest.mark.skipif(not importlib.util.find_spec("aeon"), reason="aeon is not installed")
+def test_japanese_vowels():
+    tasks.vowels.cache_clear()
+    data = tasks.vowels()
+    assert [len(data.y[part]) for part in ("train", "validation", "test")] == [202, 68, 370]
+    lengths = np.any(data.x["train"] != 0, axis=-1).sum(axis=1)
+    assert lengths.min() >= 7
+    assert lengths.max() <= 29
+    assert set(data.y["test"]) == set(range(9))
+
+
 def test_language_never_shows_what_it_tests():
     data = tasks.language(dict(train=500, validation=10, test=300))
     assert data.x["train"].shape == (500, tasks.CONTEXT)
