@@ -467,10 +467,10 @@ Stream& Stream::operator=(const Stream& other) {
   return *this;
 }
 
-void Stream::step(const float* input, float* output) noexcept {
+void Stream::step(const float* input, float* output) noexcept TIDEGATE_NONBLOCKING {
   impl_->with([&](auto& stream) { stream.step_as(input, output); });
 }
-void Stream::step(const double* input, double* output) noexcept {
+void Stream::step(const double* input, double* output) noexcept TIDEGATE_NONBLOCKING {
   impl_->with([&](auto& stream) { stream.step_as(input, output); });
 }
 bool Stream::knows(const float* input) const noexcept {
@@ -479,10 +479,10 @@ bool Stream::knows(const float* input) const noexcept {
 bool Stream::knows(const double* input) const noexcept {
   return impl_->with([&](auto& stream) { return stream.knows(input); });
 }
-void Stream::reset() noexcept {
+void Stream::reset() noexcept TIDEGATE_NONBLOCKING {
   impl_->with([](auto& stream) { stream.reset(); });
 }
-void Stream::reset(int64_t row) noexcept {
+void Stream::reset(int64_t row) noexcept TIDEGATE_NONBLOCKING {
   impl_->with([&](auto& stream) { stream.reset(row); });
 }
 int64_t Stream::batch() const noexcept {
@@ -504,16 +504,16 @@ int Stream::states(int layer) const noexcept {
 int64_t Stream::state_size(int layer) const noexcept {
   return impl_->with([&](auto& stream) { return stream.program.recurrent[layer]->units(); });
 }
-void Stream::get_state(int layer, int state, float* value) const noexcept {
+void Stream::get_state(int layer, int state, float* value) const noexcept TIDEGATE_NONBLOCKING {
   impl_->with([&](auto& stream) { stream.get_state(layer, state, value); });
 }
-void Stream::get_state(int layer, int state, double* value) const noexcept {
+void Stream::get_state(int layer, int state, double* value) const noexcept TIDEGATE_NONBLOCKING {
   impl_->with([&](auto& stream) { stream.get_state(layer, state, value); });
 }
-void Stream::set_state(int layer, int state, const float* value) noexcept {
+void Stream::set_state(int layer, int state, const float* value) noexcept TIDEGATE_NONBLOCKING {
   impl_->with([&](auto& stream) { stream.set_state(layer, state, value); });
 }
-void Stream::set_state(int layer, int state, const double* value) noexcept {
+void Stream::set_state(int layer, int state, const double* value) noexcept TIDEGATE_NONBLOCKING {
   impl_->with([&](auto& stream) { stream.set_state(layer, state, value); });
 }
 

@@ -10,7 +10,8 @@
 #include "tidegate/tidegate.h"
 
 #if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
+    __has_feature(realtime_sanitizer)
 #define TIDEGATE_SANITIZED 1
 #endif
 #endif

@@ -28,15 +28,15 @@ class TIDEGATE_API Stream {
   // input (batch, input_size) -> output (batch, output_size), which must not overlap. The type
   // other than the model's is converted. An id that its Embedding does not have counts as a vector
   // of zeros.
-  void step(const float* input, float* output) noexcept;
-  void step(const double* input, double* output) noexcept;
+  void step(const float* input, float* output) noexcept TIDEGATE_NONBLOCKING;
+  void step(const double* input, double* output) noexcept TIDEGATE_NONBLOCKING;
   // Whether the model's Embedding, if it begins with one, has all ids of an input (batch,
   // input_size).
   bool knows(const float* input) const noexcept;
   bool knows(const double* input) const noexcept;
 
-  void reset() noexcept;
-  void reset(int64_t row) noexcept;  // row < batch
+  void reset() noexcept TIDEGATE_NONBLOCKING;
+  void reset(int64_t row) noexcept TIDEGATE_NONBLOCKING;  // row < batch
 
   int64_t batch() const noexcept;
   int64_t input_size() const noexcept;
@@ -48,10 +48,10 @@ class TIDEGATE_API Stream {
   int layers() const noexcept;
   int states(int layer) const noexcept;
   int64_t state_size(int layer) const noexcept;
-  void get_state(int layer, int state, float* value) const noexcept;
-  void get_state(int layer, int state, double* value) const noexcept;
-  void set_state(int layer, int state, const float* value) noexcept;
-  void set_state(int layer, int state, const double* value) noexcept;
+  void get_state(int layer, int state, float* value) const noexcept TIDEGATE_NONBLOCKING;
+  void get_state(int layer, int state, double* value) const noexcept TIDEGATE_NONBLOCKING;
+  void set_state(int layer, int state, const float* value) noexcept TIDEGATE_NONBLOCKING;
+  void set_state(int layer, int state, const double* value) noexcept TIDEGATE_NONBLOCKING;
 
   struct Impl;
 
