@@ -34,7 +34,7 @@ nav a { margin-right: .9rem; white-space: nowrap; }
 a { color: #0b5cad; }
 .dim { color: var(--dim); }
 .plots { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
 figure { margin: 0; border: 1px solid var(--line); border-radius: .4rem; padding: .4rem; }
 img { display: block; width: 100%; height: auto; }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem; }
