@@ -220,7 +220,7 @@ def html(
         ),
     }
     shown = {name: section for name, section in sections.items() if section}
-    links = "".join(f'<a href="#{name}">{escape(title)}</a> ' for name, (title, _) in shown.items())
+    links = "".join(f'<a href="#{name}">{name.capitalize()}</a> ' for name in shown)
     body = "".join(
         f'<section id="{name}"><h2>{escape(title)}</h2>{content}</section>'
         for name, (title, content) in shown.items()
