@@ -6,6 +6,8 @@
 // Units 8 to 40 with one input are what audio effects use (one sample in, one out).
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <memory>
 #include <random>
 #include <string>
 #include <utility>

@@ -6,6 +6,7 @@
 // The file's header is JSON with JSON inside, so plain mutation seldom gets past it. The mutator
 // therefore also swaps whole words of the format and keeps the header's length true.
 #include <algorithm>
+#include <cctype>
 #include <cstdint>
 #include <cstring>
 #include <random>
