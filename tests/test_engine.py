@@ -180,6 +180,45 @@ def test_masks_direction_dropout(cell, return_sequences, zero_output, go_backwar
         )
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("cell", CELLS)
+def test_inputs_dropped_per_gate(cell, threads):
+    """As if every gate had inputs of its own: side by side, through a block-diagonal kernel."""
+    _core.set_num_threads(threads)
+    gates = _core.cells()[cell]["gates"]
+    for batch, features, units, mask in [(1, 5, 17, False), (7, 18, 9, True), (14, 3, 40, True)]:
+        problem = Problem(cell, batch, 6, features, units, mask=mask, dropout=True)
+        rng = np.random.default_rng(units)
+        factors = (rng.random((gates, batch, features)) < 0.7) / 0.7
+        layer = _core.Recurrent(cell, problem.kernel, problem.recurrent_kernel, problem.bias)
+        dropouts = {"input_dropout": factors, "recurrent_dropout": problem.dropout}
+        outputs, states, context = layer.forward_training(
+            problem.x, problem.initial_state, problem.mask, go_backwards=True, **dropouts
+        )
+        grads = context.backward(problem.d_outputs, problem.d_states)
+
+        x, kernel = problem.x, problem.kernel
+        blocks = [slice(g * units, (g + 1) * units) for g in range(gates)]
+        problem.x = np.concatenate([x * f[:, None] for f in factors], axis=-1)
+        problem.kernel = np.zeros((gates * features, gates * units))
+        for g, columns in enumerate(blocks):
+            problem.kernel[g * features : (g + 1) * features, columns] = kernel[:, columns]
+        expected, final, wide = problem.twin_forward(go_backwards=True)
+        bound = 16 * problem.bound(np.float64)
+        assert_close(outputs, expected, bound)
+        for actual, state in zip(states, final, strict=True):
+            assert_close(actual, state, bound)
+        wanted = twin.backward(wide, problem.d_outputs, problem.d_states)
+        wanted["inputs"] = sum(
+            part * f[:, None]
+            for part, f in zip(np.split(wanted["inputs"], gates, axis=-1), factors, strict=True)
+        )
+        wanted["kernel"] = np.concatenate(
+            [wanted["kernel"][g * features :][:features, c] for g, c in enumerate(blocks)], axis=1
+        )
+        assert_gradients_close(grads, wanted, bound)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_activation(cell, name):

@@ -79,6 +79,8 @@ struct ForwardArgs {
   const uint8_t* mask;  // nonzero: use the step; null: all used; the first step processed
   int64_t mask_batch_stride, mask_time_stride;
   bool zero_output_for_mask;
+  const T* input_dropout;      // (gates, batch, features) factors of x in each gate's product, or
+                               // null
   const T* recurrent_dropout;  // (gates, batch, units) factors of h(t-1) in the recurrent product,
                                // or null
 
@@ -93,6 +95,7 @@ struct ForwardArgs {
   int64_t slices, state_stride;
   T* state[kMaxStates];
   T* reset_state;    // r * h of two-phase cells: slices of the same shape, or null
+  T* dropped_x;      // per thread: (gates, chunk * batch, features), x times its factors, or null
   T* dropped_state;  // (2, gates, batch, state_stride): h times its dropout factors, or null
   T* saved;          // (time, padded units, batch * saved), or one step of it when not training
   bool training;
@@ -134,6 +137,11 @@ struct BackwardArgs {
   int32_t* first_valid;  // (batch): first unmasked step of each row, when masked
 };
 
+// Which operands carry factors per gate: their weight gradients are then products per gate.
+struct Dropouts {
+  bool input, recurrent;
+};
+
 template <class T>
 struct CellKernels {
   CellInfo info;
@@ -152,8 +160,8 @@ struct CellKernels {
   int64_t (*packed_transposed_size)(int64_t columns, int64_t units);
   void (*pack_transposed)(const T* kernel, int64_t columns, int64_t units, bool recurrent,
                           T* packed, int part, int parts);
-  int64_t (*weight_sums_size)(int64_t features, int64_t units, bool dropout);
-  int64_t (*packed_rows_size)(int64_t features, int64_t units, bool dropout, int64_t rows);
+  int64_t (*weight_sums_size)(int64_t features, int64_t units, Dropouts dropouts);
+  int64_t (*packed_rows_size)(int64_t features, int64_t units, Dropouts dropouts, int64_t rows);
 };
 
 // The products of a dense layer, forward and backward: y (n, columns) = x (n, K) @ packed + bias.

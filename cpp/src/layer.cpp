@@ -280,6 +280,7 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
   if (in.mask) a.mask = in.mask + last;
   a.mask_batch_stride = in.time, a.mask_time_stride = direction;
   a.zero_output_for_mask = in.zero_output_for_mask;
+  a.input_dropout = in.input_dropout;
   a.recurrent_dropout = in.recurrent_dropout;
   a.outputs = out.outputs;
   a.output_batch_stride = in.time * m.units, a.output_time_stride = m.units;
@@ -318,6 +319,9 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
   const int64_t row_bytes = gates * thread_columns * static_cast<int64_t>(sizeof(T));
   const int64_t rows = std::max<int64_t>(48, (256 << 10) / row_bytes);
   a.chunk = clamp((rows + thread_rows - 1) / thread_rows, 1, in.time);
+  Buffer<T> dropped_x(in.input_dropout ? plan.threads * gates * a.chunk * in.batch * m.features
+                                       : 0);
+  a.dropped_x = dropped_x.data();
   Buffer<T> projection(a.chunk * in.batch * gates * columns);
   a.projection = projection.data();
   Buffer<int32_t> row_ids(plan.threads * in.batch);
@@ -376,8 +380,9 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
     d_state[s].resize(slice);
     g.d_state[s] = d_state[s].data();
   }
-  // The chunk depends on the shapes alone: it sets the order in which the weights' gradients add up. Long enough that
-  // their sums are not carried in and out of the tiles too often, short enough that d_z stays in the last cache.
+  // The chunk depends on the shapes alone: it sets the order in which the weights' gradients add
+  // up. Long enough that their sums are not carried in and out of the tiles too often, short enough
+  // that d_z stays in the last cache.
   const int64_t row_bytes = m.cell.info.gradient_slots * columns * static_cast<int64_t>(sizeof(T));
   g.chunk = clamp(clamp((8 << 20) / row_bytes, 256, 768) / a.batch, 1, a.time);
   Buffer<T> d_z[2];
@@ -385,10 +390,10 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
     d_z[i].resize(g.chunk * a.batch * m.cell.info.gradient_slots * columns);
     g.d_z[i] = d_z[i].data();
   }
-  const bool dropout = a.recurrent_dropout != nullptr;
-  Buffer<T> sums(m.cell.weight_sums_size(m.features, m.units, dropout));
+  const Dropouts dropouts{a.input_dropout != nullptr, a.recurrent_dropout != nullptr};
+  Buffer<T> sums(m.cell.weight_sums_size(m.features, m.units, dropouts));
   g.weight_sums = sums.data();
-  Buffer<T> packed_rows(m.cell.packed_rows_size(m.features, m.units, dropout, g.chunk * a.batch));
+  Buffer<T> packed_rows(m.cell.packed_rows_size(m.features, m.units, dropouts, g.chunk * a.batch));
   g.packed_rows = packed_rows.data();
   Buffer<int32_t> row_ids(plan.threads * a.batch), first_valid(a.mask ? a.batch : 0);
   g.row_ids = row_ids.data();

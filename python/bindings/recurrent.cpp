@@ -42,7 +42,7 @@ void without_gil(F f) {
 struct CallOptions {
   py::object initial_state, mask;
   bool return_sequences, go_backwards, zero_output_for_mask;
-  py::object recurrent_dropout;
+  py::object input_dropout, recurrent_dropout;
 };
 
 struct ContextBase {
@@ -100,7 +100,7 @@ struct RecurrentOf;
 template <class T>
 struct ContextOf final : ContextBase {
   std::shared_ptr<RecurrentOf<T>> layer;
-  py::array_t<T> x, dropout;
+  py::array_t<T> x, input_dropout, recurrent_dropout;
   py::array mask;
   Context<T> context;
   bool return_sequences = true;
@@ -191,11 +191,16 @@ struct RecurrentOf final : RecurrentBase {
       in.mask = reinterpret_cast<const uint8_t*>(flags.data());
       mask = flags;
     }
-    py::array_t<T> dropout;
+    py::array_t<T> input_dropout, recurrent_dropout;
+    if (!options.input_dropout.is_none()) {
+      input_dropout = checked<T>(subject, "input_dropout", options.input_dropout,
+                                 {gates, batch, static_cast<py::ssize_t>(layer.features())});
+      in.input_dropout = input_dropout.data();
+    }
     if (!options.recurrent_dropout.is_none()) {
-      dropout = checked<T>(subject, "recurrent_dropout", options.recurrent_dropout,
-                           {gates, batch, units});
-      in.recurrent_dropout = dropout.data();
+      recurrent_dropout = checked<T>(subject, "recurrent_dropout", options.recurrent_dropout,
+                                     {gates, batch, units});
+      in.recurrent_dropout = recurrent_dropout.data();
     }
     py::array_t<T> outputs(options.return_sequences ? Shape{batch, time, units}
                                                     : Shape{batch, units});
@@ -211,7 +216,8 @@ struct RecurrentOf final : RecurrentBase {
     if (training) {
       context = std::make_unique<ContextOf<T>>();
       context->layer = std::static_pointer_cast<RecurrentOf<T>>(shared_from_this());
-      context->x = x, context->mask = mask, context->dropout = dropout;
+      context->x = x, context->mask = mask, context->input_dropout = input_dropout,
+      context->recurrent_dropout = recurrent_dropout;
       context->return_sequences = options.return_sequences;
     }
     Signals signals;
@@ -256,15 +262,6 @@ std::shared_ptr<RecurrentBase> make(const std::string& name, const py::object& k
                                           activation, recurrent_activation);
 }
 
-py::tuple call(RecurrentBase& self, const py::object& x, py::object initial_state, py::object mask,
-               bool return_sequences, bool go_backwards, bool zero_output_for_mask,
-               py::object recurrent_dropout, bool training) {
-  return self.forward(x,
-                      {std::move(initial_state), std::move(mask), return_sequences, go_backwards,
-                       zero_output_for_mask, std::move(recurrent_dropout)},
-                      training);
-}
-
 }  // namespace
 
 void bind_recurrent(py::module_& m) {
@@ -305,13 +302,17 @@ void bind_recurrent(py::module_& m) {
         name,
         [training](RecurrentBase& self, const py::object& x, const py::object& initial_state,
                    const py::object& mask, bool return_sequences, bool go_backwards,
-                   bool zero_output_for_mask, const py::object& recurrent_dropout) {
-          return call(self, x, initial_state, mask, return_sequences, go_backwards,
-                      zero_output_for_mask, recurrent_dropout, training);
+                   bool zero_output_for_mask, const py::object& input_dropout,
+                   const py::object& recurrent_dropout) {
+          return self.forward(x,
+                              {initial_state, mask, return_sequences, go_backwards,
+                               zero_output_for_mask, input_dropout, recurrent_dropout},
+                              training);
         },
         py::arg("x"), py::arg("initial_state") = py::none(), py::arg("mask") = py::none(),
         py::kw_only(), py::arg("return_sequences") = true, py::arg("go_backwards") = false,
-        py::arg("zero_output_for_mask") = false, py::arg("recurrent_dropout") = py::none());
+        py::arg("zero_output_for_mask") = false, py::arg("input_dropout") = py::none(),
+        py::arg("recurrent_dropout") = py::none());
   };
   bind_call("forward", false);
   bind_call("forward_training", true);

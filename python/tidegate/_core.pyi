@@ -46,6 +46,7 @@ class Recurrent:
         return_sequences: bool = True,
         go_backwards: bool = False,
         zero_output_for_mask: bool = False,
+        input_dropout: Array | None = None,
         recurrent_dropout: Array | None = None,
     ) -> tuple[Array, list[Array]]: ...
     def forward_training(
@@ -57,6 +58,7 @@ class Recurrent:
         return_sequences: bool = True,
         go_backwards: bool = False,
         zero_output_for_mask: bool = False,
+        input_dropout: Array | None = None,
         recurrent_dropout: Array | None = None,
     ) -> tuple[Array, list[Array], Context]: ...
 

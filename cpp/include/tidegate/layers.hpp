@@ -32,6 +32,8 @@ struct SequenceInput {
   const uint8_t* mask = nullptr;      // (batch, time), nonzero: use the step; null: all
   bool go_backwards = false;          // time runs from the last step to the first
   bool zero_output_for_mask = false;  // masked outputs are zeros instead of the last output again
+  const T* input_dropout =
+      nullptr;  // (gates, batch, features): factors of x in the product of each gate
   const T* recurrent_dropout =
       nullptr;  // (gates, batch, units): factors of h(t-1) in the recurrent product
 };

@@ -108,19 +108,19 @@ void pack_transposed(const Scalar* kernel, int64_t columns, int64_t units, bool 
 }
 
 template <class Cell>
-int64_t weight_sums_size(int64_t features, int64_t units, bool dropout) {
+int64_t weight_sums_size(int64_t features, int64_t units, Dropouts dropouts) {
   WeightProduct product[kMaxProducts];
-  const int n = weight_products<Cell, Scalar>(features, units, dropout, product);
+  const int n = weight_products<Cell, Scalar>(features, units, dropouts, product);
   const WeightProduct& last = product[n - 1];
   return last.sums + last.tiles() * last.tile() * last.gates * Panels<Scalar>(units).padded();
 }
 
 // Inputs and hidden states of `rows` rows, packed for the tiles of every weight gradient.
 template <class Cell>
-int64_t packed_rows_size(int64_t features, int64_t units, bool dropout, int64_t rows) {
+int64_t packed_rows_size(int64_t features, int64_t units, Dropouts dropouts, int64_t rows) {
   WeightProduct product[kMaxProducts];
   const WeightProduct& last =
-      product[weight_products<Cell, Scalar>(features, units, dropout, product) - 1];
+      product[weight_products<Cell, Scalar>(features, units, dropouts, product) - 1];
   return rows * (last.tiles_before + last.tiles()) * kMaxRows;
 }
 

@@ -132,7 +132,8 @@ class Forward {
 
   // x W + b for `steps` steps of the own rows and panels: projection[panel][step, row][gate][V].
   void project(int64_t t0, int64_t steps) {
-    const int64_t M = steps * rows.size();
+    const int64_t M = chunk_rows = steps * rows.size();
+    if (a.input_dropout) drop_inputs(t0);
     for (int64_t p = own.first; p < own.last; ++p)
       panels.visit(p, [&](auto tag, int64_t u0, int) {
         using V = decltype(tag);
@@ -144,16 +145,47 @@ class Forward {
         tile.init = a.bias + G * u0;
         tile.sums_step = W;
         for_tiles(M, tile_rows(G), [&](int64_t first, int count) {
-          for (int r = 0; r < count; ++r) {
-            const int64_t t = t0 + (first + r) / rows.size(),
-                          b = rows.first + (first + r) % rows.size();
-            tile.row[r] = a.x + b * a.x_batch_stride + t * a.x_time_stride;
-          }
           tile.sums = projection + M * G * (u0 - own_column()) + first * W;
-          run_tile<V>(tile, count, G);
+          if (a.input_dropout) {
+            per_gate<V>(tile, count, G, [&](int g, int r) { return dropped_row(g, first + r); });
+          } else {
+            for (int r = 0; r < count; ++r) tile.row[r] = input_row(t0, first + r);
+            run_tile<V>(tile, count, G);
+          }
         });
       });
-    chunk_rows = M;
+  }
+
+  // Every gate has left-hand rows of its own, row_of(gate, r): one vector of columns at a time.
+  template <class V, class F>
+  void per_gate(const Tile<T>& all, int count, int gates, F row_of) const {
+    Tile<T> tile = all;
+    for (int g = 0; g < gates; ++g) {
+      for (int r = 0; r < count; ++r) tile.row[r] = row_of(g, r);
+      tile.panel = all.panel + g * V::width;
+      tile.init = all.init ? all.init + g * V::width : nullptr;
+      tile.sums = all.sums + g * V::width;
+      run_tile<V>(tile, count, 1);
+    }
+  }
+
+  // Row i of the chunk that begins at t0: steps, and in each the own rows.
+  const T* input_row(int64_t t0, int64_t i) const {
+    const int64_t t = t0 + i / rows.size(), b = rows.first + i % rows.size();
+    return a.x + b * a.x_batch_stride + t * a.x_time_stride;
+  }
+  T* dropped_row(int g, int64_t i) const {
+    return a.dropped_x + ((thread * G + g) * a.chunk * a.batch + i) * a.features;
+  }
+  void drop_inputs(int64_t t0) const {
+    for (int g = 0; g < G; ++g)
+      for (int64_t i = 0; i < chunk_rows; ++i) {
+        const int64_t b = rows.first + i % rows.size();
+        const T* from = input_row(t0, i);
+        const T* factor = a.input_dropout + (g * a.batch + b) * a.features;
+        T* to = dropped_row(g, i);
+        for (int64_t f = 0; f < a.features; ++f) to[f] = from[f] * factor[f];
+      }
   }
   int64_t own_column() const { return own.first * Panels<T>::width; }
 
@@ -238,15 +270,8 @@ class Forward {
           if (!a.recurrent_dropout || Phase == 1) {
             for (int r = 0; r < count; ++r) tile.row[r] = hidden + ids[r] * a.state_stride;
             run_tile<V>(tile, count, PG);
-          } else {  // every gate has its own h: one vector of columns at a time
-            Tile<T> gate = tile;
-            for (int g = 0; g < PG; ++g) {
-              for (int r = 0; r < count; ++r) gate.row[r] = dropped(g, ids[r], t);
-              gate.panel = tile.panel + g * V::width;
-              gate.init = tile.init ? tile.init + g * V::width : nullptr;
-              gate.sums = sums + g * V::width;
-              run_tile<V>(gate, count, 1);
-            }
+          } else {
+            per_gate<V>(tile, count, PG, [&](int g, int r) { return dropped(g, ids[r], t); });
           }
           pointwise<V, Phase>(t, t_local, Rows{ids, count}, u0, sums);
         });
@@ -425,17 +450,29 @@ struct WeightProduct {
   int tile() const { return tile_rows(gates); }
   int64_t tiles() const { return (rows + tile() - 1) / tile(); }
 };
-constexpr int kMaxProducts = 5;
+constexpr int kMaxProducts = 9;
 
 template <class Cell, class T>
-int weight_products(int64_t features, int64_t units, bool dropout,
+int weight_products(int64_t features, int64_t units, Dropouts dropouts,
                     WeightProduct (&out)[kMaxProducts]) {
   constexpr int G = Cell::info.gates;
   int n = 0;
-  out[n++] = {WeightProduct::inputs, features + 1, features, Cell::input_slot, G, -1, 0, 0};
+  if (dropouts.input) {
+    for (int j = 0; j < G; ++j)
+      out[n++] = {WeightProduct::inputs,
+                  features + 1,
+                  features,
+                  Cell::input_slot + j,
+                  1,
+                  Cell::input_gates[j],
+                  0,
+                  0};
+  } else {
+    out[n++] = {WeightProduct::inputs, features + 1, features, Cell::input_slot, G, -1, 0, 0};
+  }
   const int hidden_gates = phase_gates<Cell>(0);
   const int bias_row = Cell::info.bias_rows == 2;
-  if (dropout) {
+  if (dropouts.recurrent) {
     for (int g = 0; g < hidden_gates; ++g)
       out[n++] = {
           WeightProduct::hidden, units + bias_row, units, Cell::recurrent_slot + g, 1, g, 0, 0};
@@ -490,8 +527,8 @@ class Backward {
         own(a.split == Split::units ? share(panels.count(), thread, threads)
                                     : Range{0, panels.count()}),
         row_ids(args.row_ids + thread * a.batch) {
-    products =
-        weight_products<Cell, T>(a.features, a.units, a.recurrent_dropout != nullptr, product);
+    const Dropouts dropouts{a.input_dropout != nullptr, a.recurrent_dropout != nullptr};
+    products = weight_products<Cell, T>(a.features, a.units, dropouts, product);
   }
 
   void run() {
@@ -624,15 +661,23 @@ class Backward {
     if (!a.recurrent_dropout || Phase == 1)
       return transposed_product<V>(from, {slot, 0, PG}, block, at, nv, sums);
     // Every gate saw its own dropped h: its share of the gradient takes the same factors.
+    product_per_gate<V>(from, slot, PG, block, at, nv, sums, [&](int gate, int r, int v) {
+      return dropout_factor<V>(a.recurrent_dropout, a.units, gate, at.ids[r], u0 + v * W);
+    });
+  }
+
+  // sums = over the gates of factor(gate, row, vector) * (d_z[gate] times the block).
+  template <class V, class F>
+  void product_per_gate(const Gradients& from, int slot, int gates, const Block& block, Rows at,
+                        int nv, T* sums, F factor) const {
     alignas(64) T part[kMaxRows * kMaxVectors * FullVec<T>::width];
-    for (int gate = 0; gate < PG; ++gate) {
-      transposed_product<V>(from, {slot + gate, gate, 1}, block, at, nv, part);
+    for (int j = 0; j < gates; ++j) {
+      transposed_product<V>(from, {slot + j, j, 1}, block, at, nv, part);
       for (int r = 0; r < at.count; ++r)
         for (int v = 0; v < nv; ++v) {
-          const V factor = dropout_factor<V>(gate, at.ids[r], u0 + v * W);
-          const int64_t i = (r * nv + v) * W;
-          const V d = V::load(part + i) * factor;
-          (gate == 0 ? d : V::load(sums + i) + d).store(sums + i);
+          const int64_t i = (r * nv + v) * V::width;
+          const V d = V::load(part + i) * factor(j, r, v);
+          (j == 0 ? d : V::load(sums + i) + d).store(sums + i);
         }
     }
   }
@@ -641,10 +686,11 @@ class Backward {
   int lanes_at(int64_t u0) const {
     return static_cast<int>(a.units - u0 < V::width ? a.units - u0 : V::width);
   }
+  // Factors (gates, batch, size) of a gate and row from a column on.
   template <class V>
-  V dropout_factor(int gate, int64_t b, int64_t u0) const {
-    return V::load_partial(a.recurrent_dropout + (gate * a.batch + b) * a.units + u0,
-                           lanes_at<V>(u0));
+  V dropout_factor(const T* factors, int64_t size, int gate, int64_t b, int64_t column) const {
+    const int lanes = static_cast<int>(size - column < V::width ? size - column : V::width);
+    return V::load_partial(factors + (gate * a.batch + b) * size + column, lanes);
   }
 
   // f(V(), Rows, panel, u0, nv) over the own panels in groups that share a packed block, and tiles
@@ -800,7 +846,8 @@ class Backward {
         // With dropout the reset state is r * (dropped h): the gradient of r sees the dropped h,
         // that of h the factor.
         V prev[1] = {V::load(slice(0, t) + at)};
-        if (a.recurrent_dropout) d_reset = d_reset * dropout_factor<V>(G - 1, b, u0);
+        if (a.recurrent_dropout)
+          d_reset = d_reset * dropout_factor<V>(a.recurrent_dropout, a.units, G - 1, b, u0);
         Cell::backward_gates(act, saved, prev, d_reset, d_state, d_z);
         d_z[1].store(here.panel(u0, W) + (b * D + 1) * W);
         d_state[0].store(g.d_state[0] + at);
@@ -821,8 +868,15 @@ class Backward {
       for_tiles(part.size(), tile_rows(nv), [&](int64_t first, int count) {
         int32_t ids[kMaxRows];
         for (int r = 0; r < count; ++r) ids[r] = static_cast<int32_t>(part.first + first + r);
-        transposed_product<V>(all, {Cell::input_slot, 0, G}, {block, step, G}, {ids, count}, nv,
-                              sums);
+        const Rows at{ids, count};
+        if (a.input_dropout)
+          product_per_gate<V>(
+              all, Cell::input_slot, G, {block, step, G}, at, nv, sums, [&](int j, int r, int v) {
+                return dropout_factor<V>(a.input_dropout, a.features, Cell::input_gates[j],
+                                         ids[r] % a.batch, column + v * V::width);
+              });
+        else
+          transposed_product<V>(all, {Cell::input_slot, 0, G}, {block, step, G}, at, nv, sums);
         for (int r = 0; r < count; ++r) {
           const int64_t t = t0 + ids[r] / a.batch, b = ids[r] % a.batch;
           T* to = g.d_x + b * g.d_x_batch_stride + t * g.d_x_time_stride + column;
@@ -866,8 +920,10 @@ class Backward {
         from += first;
         for (int r = 0; r < real; ++r) packed[r] = from[r];
         if (w.dropout_gate >= 0) {
-          const T* factor = a.recurrent_dropout + (w.dropout_gate * a.batch + b) * a.units + first;
-          for (int r = 0; r < real; ++r) packed[r] *= factor[r];
+          const int64_t row = w.dropout_gate * a.batch + b;
+          const T* factor = w.source == WeightProduct::inputs ? a.input_dropout + row * a.features
+                                                              : a.recurrent_dropout + row * a.units;
+          for (int r = 0; r < real; ++r) packed[r] *= factor[first + r];
         }
         for (int r = real; r < R; ++r) packed[r] = 0;
         if (ones) packed[real] = 1;

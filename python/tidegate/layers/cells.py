@@ -174,12 +174,9 @@ class _PythonTape:
 class EngineTape:
     """One run of a built-in cell, with the dropout factors it used."""
 
-    def __init__(
-        self, cell: BuiltinCell, context: Any, input_factors: Array | None, per_gate: bool
-    ) -> None:
+    def __init__(self, cell: BuiltinCell, context: Any, input_factors: Array | None) -> None:
         self.cell, self.context = cell, context
-        self.input_factors = input_factors  # (gates or 1, batch, 1, features)
-        self.per_gate = per_gate
+        self.input_factors = input_factors  # (batch, 1, features), or None
 
     def backward(
         self, d_outputs: Any, d_states: Any, inputs: bool = True
@@ -193,16 +190,13 @@ class EngineTape:
                 for d in d_states
             ]
         gradients = self.context.backward(d_outputs, d_states, inputs=inputs)
-        d_kernel, d_x = gradients["kernel"], gradients["inputs"]
-        if self.per_gate:
-            d_kernel = cell._unblock(d_kernel)
-        cell.kernel.add_gradient(d_kernel)
+        d_x = gradients["inputs"]
+        cell.kernel.add_gradient(gradients["kernel"])
         cell.recurrent_kernel.add_gradient(gradients["recurrent_kernel"])
         if cell.bias is not None:
             cell.bias.add_gradient(gradients["bias"])
         if d_x is not None and self.input_factors is not None:
-            parts = np.split(d_x, len(self.input_factors), axis=-1)
-            d_x = sum(part * f for part, f in zip(parts, self.input_factors, strict=True))
+            d_x *= self.input_factors
         return d_x, gradients["initial_state"]
 
 
@@ -315,20 +309,19 @@ class BuiltinCell(Layer):
         bias: Array = self.bias_initializer(shape, dtype)
         return bias
 
-    def _engine(self, per_gate: bool = False) -> Any:
+    def _engine(self) -> Any:
         """The packed weights, made anew when a variable has changed."""
         bias = self.bias
         key = (
             self.kernel.version,
             self.recurrent_kernel.version,
             None if bias is None else bias.version,
-            per_gate,
         )
         packed = self._packed
         if packed is None or packed[0] != key:
             engine = _core.Recurrent(
                 self.engine_name,
-                self._block(self.kernel.value) if per_gate else self.kernel.value,
+                self.kernel.value,
                 self.recurrent_kernel.value,
                 None if bias is None else bias.value,
                 *self._activation_names,
@@ -354,67 +347,36 @@ class BuiltinCell(Layer):
         if not training:
             outputs, states = self._engine().forward(x, states, mask, **options)
             return outputs, states, None
-        factors = recurrent_factors = None
-        if self.dropout > 0 or self.recurrent_dropout > 0:
-            factors, recurrent_factors = self._dropout_factors(len(x))
-        per_gate = factors is not None and len(factors) > 1
+        factors, dropouts = self._dropout_factors(len(x))
         if factors is not None:
-            x = np.concatenate([x * f for f in factors], axis=-1)
-        if recurrent_factors is not None:
-            options = {**options, "recurrent_dropout": recurrent_factors}
-        outputs, states, context = self._engine(per_gate).forward_training(
-            x, states, mask, **options
+            x = x * factors
+        outputs, states, context = self._engine().forward_training(
+            x, states, mask, **options, **dropouts
         )
-        return outputs, states, EngineTape(self, context, factors, per_gate)
+        return outputs, states, EngineTape(self, context, factors)
 
     # -- Dropout
 
-    def _dropout_factors(self, batch: int) -> tuple[Array | None, Array | None]:
-        """Fresh factors for the inputs (n, batch, 1, features) and the state (gates, batch, units).
+    def _dropout_factors(self, batch: int) -> tuple[Array | None, dict[str, Array]]:
+        """Fresh factors: of the inputs for all gates (batch, 1, features); what the engine takes.
 
-        As in Keras, one set for all time steps; the inputs have one set per gate (n = gates) if
-        there is recurrent dropout, else one for all gates (n = 1).
+        As in Keras, one set for all time steps; the inputs have one set per gate if there is
+        recurrent dropout, else one for all gates.
         """
         if self._generator is None:
             self._generator = make_generator(self.seed)
-        inputs = recurrent = None
+        features = self.kernel.shape[0]
+
+        def draw(rate: float, *shape: int) -> Array:
+            return inverted_dropout(self._generator, rate, shape, self._dtype)
+
+        if self.recurrent_dropout <= 0:
+            return (draw(self.dropout, batch, 1, features) if self.dropout > 0 else None), {}
+        dropouts = {}
         if self.dropout > 0:
-            count = self._gates if self.recurrent_dropout > 0 else 1
-            inputs = inverted_dropout(
-                self._generator,
-                self.dropout,
-                (count, batch, 1, self.kernel.shape[0]),
-                self._dtype,
-            )
-        if self.recurrent_dropout > 0:
-            recurrent = inverted_dropout(
-                self._generator,
-                self.recurrent_dropout,
-                (self._gates, batch, self.units),
-                self._dtype,
-            )
-        return inputs, recurrent
-
-    # Gates that see the inputs through factors of their own: the inputs side by side, once per
-    # gate, times a kernel whose block (g, g) is that of gate g.
-
-    def _block(self, kernel: Array) -> Array:
-        features, units = kernel.shape[0], self.units
-        blocks = np.zeros((self._gates * features, kernel.shape[1]), kernel.dtype)
-        for g in range(self._gates):
-            columns = slice(g * units, (g + 1) * units)
-            blocks[g * features : (g + 1) * features, columns] = kernel[:, columns]
-        return blocks
-
-    def _unblock(self, d_blocks: Array) -> Array:
-        features, units = self.kernel.shape[0], self.units
-        return np.concatenate(
-            [
-                d_blocks[g * features : (g + 1) * features, g * units : (g + 1) * units]
-                for g in range(self._gates)
-            ],
-            axis=1,
-        )
+            dropouts["input_dropout"] = draw(self.dropout, self._gates, batch, features)
+        dropouts["recurrent_dropout"] = draw(self.recurrent_dropout, self._gates, batch, self.units)
+        return None, dropouts
 
     # -- One step
 
