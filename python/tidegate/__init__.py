@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import (
+    _core,
     callbacks,
     constraints,
     initializers,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from . import analysis
     from .streaming import StreamPool
 
-__version__ = "0.1.0"
+__version__ = _core.version
 
 __all__ = [
     "Sequential",
