@@ -244,6 +244,7 @@ def _overlapping():
         ([lambda d: layers.TimeDistributed(layers.Dense(3))], "TimeDistributed"),
         ([lambda d: layers.GRU(3, go_backwards=True)], "go_backwards"),
         ([_sequence(RECURRENT["lstm"]), lambda d: layers.Flatten()], "all steps"),
+        ([lambda d: layers.Flatten("channels_first")], "channels_last"),
         ([lambda d: layers.Dense(3, activation=np.sin)], "activation"),
     ],
 )

@@ -257,6 +257,8 @@ def _plain_layer(class_name: str, config: Mapping[str, Any], subject: str) -> di
         )
     if config.get("return_state"):
         raise ValueError(f"{subject}: expected return_state=False in a .safetensors file")
+    if config.get("data_format", "channels_last") != "channels_last":
+        raise ValueError(f"{subject}: expected data_format='channels_last' in a .safetensors file")
     plain: dict[str, Any] = {}
     for key, kind in _KEYS[class_name].items():
         value = config.get(key, _DEFAULTS.get(key))
