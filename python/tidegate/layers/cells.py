@@ -347,36 +347,38 @@ class BuiltinCell(Layer):
         if not training:
             outputs, states = self._engine().forward(x, states, mask, **options)
             return outputs, states, None
-        factors, dropouts = self._dropout_factors(len(x))
-        if factors is not None:
+        inputs, recurrent = self._dropout_factors(len(x))
+        factors = None
+        if inputs is not None and len(inputs) == 1:
+            factors = inputs[0]
             x = x * factors
+        elif inputs is not None:
+            options = {**options, "input_dropout": inputs[:, :, 0]}
         outputs, states, context = self._engine().forward_training(
-            x, states, mask, **options, **dropouts
+            x, states, mask, **options, recurrent_dropout=recurrent
         )
         return outputs, states, EngineTape(self, context, factors)
 
     # -- Dropout
 
-    def _dropout_factors(self, batch: int) -> tuple[Array | None, dict[str, Array]]:
-        """Fresh factors: of the inputs for all gates (batch, 1, features); what the engine takes.
+    def _dropout_factors(self, batch: int) -> tuple[Array | None, Array | None]:
+        """Fresh factors for the inputs (n, batch, 1, features) and the state (gates, batch, units).
 
-        As in Keras, one set for all time steps; the inputs have one set per gate if there is
-        recurrent dropout, else one for all gates.
+        As in Keras, one set for all time steps; the inputs have one set per gate (n = gates) if
+        there is recurrent dropout, else one for all gates (n = 1).
         """
         if self._generator is None:
             self._generator = make_generator(self.seed)
-        features = self.kernel.shape[0]
+        generator = self._generator
 
-        def draw(rate: float, *shape: int) -> Array:
-            return inverted_dropout(self._generator, rate, shape, self._dtype)
+        def draw(rate: float, *shape: int) -> Array | None:
+            return inverted_dropout(generator, rate, shape, self._dtype) if rate > 0 else None
 
-        if self.recurrent_dropout <= 0:
-            return (draw(self.dropout, batch, 1, features) if self.dropout > 0 else None), {}
-        dropouts = {}
-        if self.dropout > 0:
-            dropouts["input_dropout"] = draw(self.dropout, self._gates, batch, features)
-        dropouts["recurrent_dropout"] = draw(self.recurrent_dropout, self._gates, batch, self.units)
-        return None, dropouts
+        count = self._gates if self.recurrent_dropout > 0 else 1
+        return (
+            draw(self.dropout, count, batch, 1, self.kernel.shape[0]),
+            draw(self.recurrent_dropout, self._gates, batch, self.units),
+        )
 
     # -- One step
 
