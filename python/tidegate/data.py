@@ -204,7 +204,7 @@ class Batches:
             self._length: int | None = math.ceil(self._samples / self._batch_size)
             return
         self._is_dataset = hasattr(x, "__getitem__") and hasattr(x, "__len__")
-        if not self._is_dataset and not hasattr(x, "__iter__"):
+        if isinstance(x, Mapping) or not (self._is_dataset or hasattr(x, "__iter__")):
             raise TypeError(
                 "x: expected an array, an iterable of batches, or an object with __getitem__ and "
                 f"__len__, got {type(x).__name__}"
