@@ -1087,6 +1087,10 @@ NOT_OFFERED = {
     "`Sequential.to_json`": lambda: model().to_json(),
     "`keras.ops`": lambda: tg.ops.matmul,
     "`keras.backend`": lambda: tg.backend,
+    "`keras.Input`, `keras.Layer` and other classes by a short name": lambda: tg.Input,
+    "`models.save_model`": lambda: tg.models.save_model,
+    "`utils.pad_sequences`": lambda: tg.utils.pad_sequences,
+    "`utils.PyDataset`": lambda: tg.utils.PyDataset,
     "several outputs of a layer in a model": lambda: tg.Sequential(
         [tg.layers.Input((3, 2)), tg.layers.LSTM(2, return_state=True), tg.layers.Dense(1)]
     ),
