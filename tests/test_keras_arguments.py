@@ -1114,6 +1114,13 @@ CHECKS = {
 }
 
 
+# A later Keras may have more than the page knows of.
+VERSION = re.search(r"Every argument of Keras (\S+) ", PAGE)[1]
+of_this_version = pytest.mark.skipif(
+    not keras.__version__.startswith(f"{VERSION}."), reason=f"the page is about Keras {VERSION}"
+)
+
+
 def read_rows():
     """(section, first cell) to (state, remark)."""
     found, section = {}, None
@@ -1165,6 +1172,7 @@ SECTIONS = {
 }
 
 
+@of_this_version
 def test_no_argument_of_keras_is_left_out():
     shared = arguments("Every layer")
     for section, names in SECTIONS.items():
@@ -1210,6 +1218,7 @@ def test_row(row, tmp_path, capsys):
     assert caught.type.__name__ == kind
 
 
+@of_this_version
 def test_lists_of_names_that_are_not_offered():
     """Each list is all that Keras has and this package has not."""
     listed = dict(re.findall(r"^- `keras\.([\w.]+)`: (.*?)\.$", PAGE, re.MULTILINE | re.DOTALL))
