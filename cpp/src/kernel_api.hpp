@@ -101,8 +101,9 @@ struct ForwardArgs {
   bool training;
   T* projection;  // of `chunk` steps of time: chunk * batch * gates * padded units
   int64_t chunk;
-  int32_t* row_ids;     // per thread: batch
-  bool (*poll)(void*);  // asked by thread 0 between chunks; true: stop
+  int32_t* projected_rows;  // per thread, when masked: 2 * chunk * batch
+  int32_t* row_ids;         // per thread: batch
+  bool (*poll)(void*);      // asked by thread 0 between chunks; true: stop
   void* poll_data;
   int32_t* stop;  // set by thread 0 when poll asks for it
 };
@@ -129,7 +130,9 @@ struct BackwardArgs {
   // Memory.
   T* d_state[kMaxStates];  // (batch, state_stride)
   T* d_reset;              // two-phase cells: (batch, state_stride), or null
-  T* d_z[2];               // each chunk * batch rows in panels of gradient_slots vectors
+  T* d_z[2];               // each chunk * batch + 1 rows in panels of gradient_slots vectors
+  int32_t* place[2];       // (chunk * batch): the row of d_z of each step and row
+  int32_t* unmasked[2];    // the other way round, and the number of rows: chunk * batch + 1
   int64_t chunk;
   T* weight_sums;        // packed sums of every weight gradient: weight_sums_size
   T* packed_rows;        // inputs and states of a chunk, packed for those sums: packed_rows_size

@@ -324,6 +324,8 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
   a.dropped_x = dropped_x.data();
   Buffer<T> projection(a.chunk * in.batch * gates * columns);
   a.projection = projection.data();
+  Buffer<int32_t> projected_rows(in.mask ? plan.threads * 2 * a.chunk * in.batch : 0);
+  a.projected_rows = projected_rows.data();
   Buffer<int32_t> row_ids(plan.threads * in.batch);
   a.row_ids = row_ids.data();
 
@@ -385,15 +387,19 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
   // that d_z stays in the last cache.
   const int64_t row_bytes = m.cell.info.gradient_slots * columns * static_cast<int64_t>(sizeof(T));
   g.chunk = clamp(clamp((8 << 20) / row_bytes, 256, 768) / a.batch, 1, a.time);
+  const int64_t chunk_rows = g.chunk * a.batch;
   Buffer<T> d_z[2];
+  Buffer<int32_t> place[2], unmasked[2];
   for (int i = 0; i < 2; ++i) {
-    d_z[i].resize(g.chunk * a.batch * m.cell.info.gradient_slots * columns);
-    g.d_z[i] = d_z[i].data();
+    d_z[i].resize((chunk_rows + 1) * m.cell.info.gradient_slots * columns);
+    place[i].resize(chunk_rows);
+    unmasked[i].resize(chunk_rows + 1);
+    g.d_z[i] = d_z[i].data(), g.place[i] = place[i].data(), g.unmasked[i] = unmasked[i].data();
   }
   const Dropouts dropouts{a.input_dropout != nullptr, a.recurrent_dropout != nullptr};
   Buffer<T> sums(m.cell.weight_sums_size(m.features, m.units, dropouts));
   g.weight_sums = sums.data();
-  Buffer<T> packed_rows(m.cell.packed_rows_size(m.features, m.units, dropouts, g.chunk * a.batch));
+  Buffer<T> packed_rows(m.cell.packed_rows_size(m.features, m.units, dropouts, chunk_rows));
   g.packed_rows = packed_rows.data();
   Buffer<int32_t> row_ids(plan.threads * a.batch), first_valid(a.mask ? a.batch : 0);
   g.row_ids = row_ids.data();

@@ -64,7 +64,9 @@ class Forward {
         projection(args.projection + (args.split == Split::rows ? rows.first * panels.padded()
                                                                 : own_column() * args.batch) *
                                          G * args.chunk),
-        row_ids(args.row_ids + thread * args.batch) {}
+        row_ids(args.row_ids + thread * args.batch),
+        place(args.mask ? args.projected_rows + thread * 2 * args.chunk * args.batch : nullptr),
+        unmasked(args.mask ? place + args.chunk * args.batch : nullptr) {}
 
   void run() {
     start();
@@ -130,9 +132,20 @@ class Forward {
     }
   }
 
-  // x W + b for `steps` steps of the own rows and panels: projection[panel][step, row][gate][V].
+  // x W + b for `steps` steps of the own rows and panels: projection[panel][step, row][gate][V],
+  // without the masked ones.
   void project(int64_t t0, int64_t steps) {
-    const int64_t M = chunk_rows = steps * rows.size();
+    if (a.mask) {
+      chunk_rows = 0;
+      for (int64_t i = 0; i < steps * rows.size(); ++i)
+        if (used(rows.first + i % rows.size(), t0 + i / rows.size())) {
+          unmasked[chunk_rows] = static_cast<int32_t>(i);
+          place[i] = static_cast<int32_t>(chunk_rows++);
+        }
+    } else {
+      chunk_rows = steps * rows.size();
+    }
+    const int64_t M = chunk_rows;
     if (a.input_dropout) drop_inputs(t0);
     for (int64_t p = own.first; p < own.last; ++p)
       panels.visit(p, [&](auto tag, int64_t u0, int) {
@@ -169,8 +182,9 @@ class Forward {
     }
   }
 
-  // Row i of the chunk that begins at t0: steps, and in each the own rows.
-  const T* input_row(int64_t t0, int64_t i) const {
+  // The inputs of projected row m of the chunk that begins at t0.
+  const T* input_row(int64_t t0, int64_t m) const {
+    const int64_t i = unmasked ? unmasked[m] : m;
     const int64_t t = t0 + i / rows.size(), b = rows.first + i % rows.size();
     return a.x + b * a.x_batch_stride + t * a.x_time_stride;
   }
@@ -179,11 +193,11 @@ class Forward {
   }
   void drop_inputs(int64_t t0) const {
     for (int g = 0; g < G; ++g)
-      for (int64_t i = 0; i < chunk_rows; ++i) {
-        const int64_t b = rows.first + i % rows.size();
-        const T* from = input_row(t0, i);
+      for (int64_t m = 0; m < chunk_rows; ++m) {
+        const int64_t b = rows.first + (unmasked ? unmasked[m] : m) % rows.size();
+        const T* from = input_row(t0, m);
         const T* factor = a.input_dropout + (g * a.batch + b) * a.features;
-        T* to = dropped_row(g, i);
+        T* to = dropped_row(g, m);
         for (int64_t f = 0; f < a.features; ++f) to[f] = from[f] * factor[f];
       }
   }
@@ -294,12 +308,12 @@ class Forward {
                   kSaved = K > 0 ? K : 1;
     const Act act = activations<Act>(a);
     const int lanes = static_cast<int>(a.units - u0 < W ? a.units - u0 : W);
-    const T* zx_panel = projection + chunk_rows * G * (u0 - own_column()) +
-                        (t_local * rows.size() - rows.first) * G * W;
+    const T* zx_panel = projection + chunk_rows * G * (u0 - own_column());
     T* kept = (K > 0 && (a.training || two_phases)) ? saved_panel(t, u0) : nullptr;
     for (int r = 0; r < rows_at.count; ++r, sums += PG * W) {
       const int64_t b = rows_at.ids[r], at = b * a.state_stride + u0;
-      const T* zx = zx_panel + b * G * W;
+      const int64_t i = t_local * rows.size() + b - rows.first;
+      const T* zx = zx_panel + (place ? place[i] : i) * G * W;
       V x[G], h[PG], state[S], saved[kSaved];
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) x[g] = V::load(zx + g * W);
@@ -367,8 +381,10 @@ class Forward {
   const Range rows, own;
   T* const projection;
   int32_t* const row_ids;
+  // With a mask: where (step, row) of the chunk lies in the projection, and the other way round.
+  int32_t *const place, *const unmasked;
   int active = 0;
-  int64_t chunk_rows = 0;
+  int64_t chunk_rows = 0;  // of the projection
 };
 
 // One step of one row on the calling thread; the same chains of additions as Forward.
@@ -533,41 +549,64 @@ class Backward {
 
   void run() {
     start();
-    int64_t later = 0;  // steps of the chunk processed before
     int which = 0;
     const int64_t chunks = (a.time + g.chunk - 1) / g.chunk;
     for (int64_t c = chunks - 1; c >= 0; --c, which ^= 1) {
       const int64_t t0 = c * g.chunk, steps = a.time - t0 < g.chunk ? a.time - t0 : g.chunk;
-      if (thread == 0 && a.poll && a.poll(a.poll_data))
-        __atomic_store_n(a.stop, 1, __ATOMIC_RELAXED);
+      if (thread == 0) {
+        if (a.poll && a.poll(a.poll_data)) __atomic_store_n(a.stop, 1, __ATOMIC_RELAXED);
+        number_rows(t0, steps, which);
+      }
       wait();
       if (__atomic_load_n(a.stop, __ATOMIC_RELAXED)) return;
-      here = {g.d_z[which], steps * a.batch};
+      unmasked = g.unmasked[which];
+      here = {g.d_z[which], unmasked[g.chunk * a.batch] + 1, nullptr};
       for (int64_t t = t0 + steps - 1; t >= t0; --t) {
-        // d_z of step t + 1: in this chunk, the first of the other, or none
-        next = t + 1 < t0 + steps ? Gradients{here.data, here.rows, (t + 1 - t0) * a.batch}
-                                  : Gradients{g.d_z[which ^ 1], later * a.batch, 0};
-        here.first = (t - t0) * a.batch;
+        // d_z of step t + 1: in this chunk, or the first of the one before (if any)
+        if (t + 1 < t0 + steps) next = here;
+        here.place = g.place[which] + (t - t0) * a.batch;
         step(t, t + 1 < a.time);
         if (a.split == Split::units) wait();
       }
+      next = here;
       wait();
       inputs(t0, steps);
-      weights(t0, steps, c == chunks - 1);
-      later = steps;
-      next = {here.data, here.rows, 0};
+      weights(t0, c == chunks - 1);
     }
     initial_states();
     unpack();
   }
 
  private:
-  // d_z of a chunk: [panel][row][slot][V]; `first` is the row where a step begins.
+  // d_z of a chunk: [panel][row][slot][V]. Masked steps have no row of their own: they share the
+  // last one, which is zeros. place[b] is the row of row b of the batch at one step; null: b.
   struct Gradients {
     T* data;
-    int64_t rows, first = 0;
-    T* panel(int64_t u0, int width) const { return data + rows * D * u0 + first * D * width; }
+    int64_t rows;
+    const int32_t* place;
+    T* row(int64_t b, int64_t u0, int width) const {
+      return data + rows * D * u0 + (place ? place[b] : b) * D * width;
+    }
   };
+
+  // Rows of d_z for the steps and rows of a chunk; their number stands behind `unmasked`.
+  void number_rows(int64_t t0, int64_t steps, int which) {
+    int32_t *place = g.place[which], *numbered = g.unmasked[which], n = 0;
+    const int64_t all = steps * a.batch;
+    for (int64_t i = 0; i < all; ++i) {
+      place[i] = -1;
+      if (used(i % a.batch, t0 + i / a.batch)) numbered[place[i] = n++] = static_cast<int32_t>(i);
+    }
+    numbered[g.chunk * a.batch] = n;
+    for (int64_t i = 0; i < all && n < all; ++i)
+      if (place[i] < 0) place[i] = n;
+    const Gradients chunk{g.d_z[which], n + 1, nullptr};
+    for (int64_t p = 0; p < panels.count(); ++p)
+      panels.visit(p, [&](auto tag, int64_t u0, int) {
+        constexpr int W = decltype(tag)::width;
+        std::memset(chunk.row(n, u0, W), 0, sizeof(T) * D * W);
+      });
+  }
 
   void wait() {
     if (barrier) barrier_wait(barrier);
@@ -617,8 +656,7 @@ class Backward {
     tile.sums_step = nv * V::width;
     tile.panel_step = block.step;
     if (panels.full > 0) {
-      for (int r = 0; r < at.count; ++r)
-        tile.row[r] = from.panel(0, F) + (at.ids[r] * D + window.slot) * F;
+      for (int r = 0; r < at.count; ++r) tile.row[r] = from.row(at.ids[r], 0, F) + window.slot * F;
       tile.row_segment = from.rows * D * F;
       tile.segments = panels.full;
       tile.K = window.count * F;
@@ -632,7 +670,7 @@ class Backward {
       const int W = panels.tail_width;
       const int64_t column = panels.full * F;
       for (int r = 0; r < at.count; ++r)
-        tile.row[r] = from.panel(column, W) + (at.ids[r] * D + window.slot) * W;
+        tile.row[r] = from.row(at.ids[r], column, W) + window.slot * W;
       tile.segments = 1;
       tile.K = window.count * W;
       tile.panel = block.data + (block.gates * column + window.first * W) * block.step;
@@ -774,8 +812,6 @@ class Backward {
   void masked(int64_t t, int64_t b, int64_t u0, V recurrent) {
     T* dh = g.d_state[0] + b * a.state_stride + u0;
     ((recurrent + V::load(dh)) + d_output<V>(t, b, u0)).store(dh);
-    T* dz = here.panel(u0, V::width) + b * D * V::width;
-    for (int d = 0; d < D; ++d) V::zero().store(dz + d * V::width);
   }
 
   template <class V>
@@ -792,7 +828,6 @@ class Backward {
     constexpr int W = V::width, K = saved_count<Cell, Act>(), kSaved = K > 0 ? K : 1;
     const Act act = activations<Act>(a);
     const T* kept = a.saved + (t * panels.padded() + u0) * a.batch * K;
-    T* dz_panel = here.panel(u0, W);
     for (int r = 0; r < rows_at.count; ++r, sums += sums_step) {
       const int64_t b = rows_at.ids[r], at = b * a.state_stride + u0;
       if (a.mask && !used(b, t)) {
@@ -813,7 +848,7 @@ class Backward {
         Cell::backward_candidate(act, saved, prev, d_state, d_z);
       else
         Cell::backward(act, saved, state, prev, d_state, d_z);
-      T* dz = dz_panel + b * D * W;
+      T* dz = here.row(b, u0, W);
 #pragma GCC unroll 4
       for (int d = 0; d < D; ++d)
         if (!two_phases || d != 1) d_z[d].store(dz + d * W);
@@ -849,18 +884,18 @@ class Backward {
         if (a.recurrent_dropout)
           d_reset = d_reset * dropout_factor<V>(a.recurrent_dropout, a.units, G - 1, b, u0);
         Cell::backward_gates(act, saved, prev, d_reset, d_state, d_z);
-        d_z[1].store(here.panel(u0, W) + (b * D + 1) * W);
+        d_z[1].store(here.row(b, u0, W) + W);
         d_state[0].store(g.d_state[0] + at);
       }
     }
   }
 
-  // dX of the chunk: d_z[input window] W^T, rows split over the threads.
+  // dX of the chunk: d_z[input window] W^T, rows split over the threads; zeros where masked.
   void inputs(int64_t t0, int64_t steps) {
     if (!g.d_x) return;
-    const Range part = share(steps * a.batch, thread, threads);
+    const Range part = share(here.rows - 1, thread, threads);
     alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
-    const Gradients all{here.data, here.rows, 0};
+    const Gradients all{here.data, here.rows, nullptr};
     for_blocks<T>(a.features, [&](auto tag, int nv, int64_t column, int columns) {
       using V = decltype(tag);
       const int64_t step = nv * V::width;
@@ -873,13 +908,12 @@ class Backward {
           product_per_gate<V>(
               all, Cell::input_slot, G, {block, step, G}, at, nv, sums, [&](int j, int r, int v) {
                 return dropout_factor<V>(a.input_dropout, a.features, Cell::input_gates[j],
-                                         ids[r] % a.batch, column + v * V::width);
+                                         unmasked[ids[r]] % a.batch, column + v * V::width);
               });
         else
           transposed_product<V>(all, {Cell::input_slot, 0, G}, {block, step, G}, at, nv, sums);
         for (int r = 0; r < count; ++r) {
-          const int64_t t = t0 + ids[r] / a.batch, b = ids[r] % a.batch;
-          T* to = g.d_x + b * g.d_x_batch_stride + t * g.d_x_time_stride + column;
+          T* to = d_x_row(t0, unmasked[ids[r]]) + column;
           for (int v = 0; v < nv; ++v) {
             const int lanes = columns - v * V::width;
             const V d = V::load(sums + r * step + v * V::width);
@@ -891,6 +925,14 @@ class Backward {
         }
       });
     });
+    if (here.rows - 1 == steps * a.batch) return;
+    const Range every = share(steps * a.batch, thread, threads);
+    for (int64_t i = every.first; i < every.last; ++i)
+      if (!used(i % a.batch, t0 + i / a.batch))
+        std::memset(d_x_row(t0, i), 0, sizeof(T) * static_cast<size_t>(a.features));
+  }
+  T* d_x_row(int64_t t0, int64_t i) const {  // of (step, row) i of the chunk
+    return g.d_x + i % a.batch * g.d_x_batch_stride + (t0 + i / a.batch) * g.d_x_time_stride;
   }
 
   template <class F>
@@ -898,43 +940,37 @@ class Backward {
     for_shared_tiles(product, products, thread, threads, f);
   }
 
-  // packed[row][0..R) = rows [tile * R, tile * R + R) of the source at (t, b): zeros where masked,
-  // ones for the bias.
-  void pack_rows(const WeightProduct& w, int64_t tile, int64_t t0, int64_t steps, T* packed) {
+  // packed[m][0..R) = rows [tile * R, tile * R + R) of the source at the step and row of d_z's row
+  // m; ones for the bias.
+  void pack_rows(const WeightProduct& w, int64_t tile, int64_t t0, T* packed) {
     const int R = w.tile();
     const int64_t first = tile * R;
     const int real = static_cast<int>(
         w.real_rows - first < R ? (w.real_rows - first < 0 ? 0 : w.real_rows - first) : R);
     const bool ones = w.rows > w.real_rows && w.real_rows >= first && w.real_rows < first + R;
-    for (int64_t t = t0; t < t0 + steps; ++t)
-      for (int64_t b = 0; b < a.batch; ++b, packed += R) {
-        if (!used(b, t)) {
-          for (int r = 0; r < R; ++r) packed[r] = 0;
-          continue;
-        }
-        const T* from = w.source == WeightProduct::inputs
-                            ? a.x + b * a.x_batch_stride + t * a.x_time_stride
-                        : w.source == WeightProduct::hidden
-                            ? slice(0, t) + b * a.state_stride
-                            : a.reset_state + (t * a.batch + b) * a.state_stride;
-        from += first;
-        for (int r = 0; r < real; ++r) packed[r] = from[r];
-        if (w.dropout_gate >= 0) {
-          const int64_t row = w.dropout_gate * a.batch + b;
-          const T* factor = w.source == WeightProduct::inputs ? a.input_dropout + row * a.features
-                                                              : a.recurrent_dropout + row * a.units;
-          for (int r = 0; r < real; ++r) packed[r] *= factor[first + r];
-        }
-        for (int r = real; r < R; ++r) packed[r] = 0;
-        if (ones) packed[real] = 1;
+    for (int64_t m = 0; m < here.rows - 1; ++m, packed += R) {
+      const int64_t t = t0 + unmasked[m] / a.batch, b = unmasked[m] % a.batch;
+      const T* from =
+          w.source == WeightProduct::inputs   ? a.x + b * a.x_batch_stride + t * a.x_time_stride
+          : w.source == WeightProduct::hidden ? slice(0, t) + b * a.state_stride
+                                              : a.reset_state + (t * a.batch + b) * a.state_stride;
+      from += first;
+      for (int r = 0; r < real; ++r) packed[r] = from[r];
+      if (w.dropout_gate >= 0) {
+        const int64_t row = w.dropout_gate * a.batch + b;
+        const T* factor = w.source == WeightProduct::inputs ? a.input_dropout + row * a.features
+                                                            : a.recurrent_dropout + row * a.units;
+        for (int r = 0; r < real; ++r) packed[r] *= factor[first + r];
       }
+      for (int r = real; r < R; ++r) packed[r] = 0;
+      if (ones) packed[real] = 1;
+    }
   }
 
-  void weights(int64_t t0, int64_t steps, bool first_chunk) {
-    const int64_t M = steps * a.batch;
+  void weights(int64_t t0, bool first_chunk) {
+    const int64_t M = here.rows - 1;
     for_own_tiles([&](const WeightProduct& w, int64_t tile) {
-      pack_rows(w, tile, t0, steps,
-                g.packed_rows + M * (w.tiles_before * kMaxRows + tile * w.tile()));
+      pack_rows(w, tile, t0, g.packed_rows + M * (w.tiles_before * kMaxRows + tile * w.tile()));
     });
     for (int64_t p = 0; p < panels.count(); ++p)
       panels.visit(p, [&](auto tag, int64_t u0, int) {
@@ -1026,7 +1062,8 @@ class Backward {
   int32_t* const row_ids;
   WeightProduct product[kMaxProducts];
   int products = 0, active = 0;
-  Gradients here{nullptr, 0, 0}, next{nullptr, 0, 0};
+  Gradients here{nullptr, 0, nullptr}, next{nullptr, 0, nullptr};
+  const int32_t* unmasked = nullptr;  // of the chunk: the (step, row) of each row of d_z
 };
 
 }  // namespace
