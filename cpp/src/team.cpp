@@ -34,8 +34,23 @@ inline void pause() {
 // Between two calls of a training loop lie tens of microseconds, waking a sleeper costs as many: a
 // worker looks out for work this long before it sleeps.
 constexpr auto kIdleSpin = std::chrono::microseconds(200);
-constexpr int kBarrierSpins =
-    4000;  // some tens of microseconds, then the core is offered to others
+// Some tens of microseconds, then the core is offered to others.
+constexpr int kBarrierSpins = 4000;
+
+using Clock = std::chrono::steady_clock;
+
+// Waits until done() holds. Adds to `stalled` what it took beyond the spinning.
+template <class F>
+void wait_until(F done, std::atomic<long long>& stalled) {
+  for (int spins = 0; spins < kBarrierSpins; ++spins) {
+    if (done()) return;
+    pause();
+  }
+  const auto start = Clock::now();
+  while (!done()) std::this_thread::yield();
+  stalled.fetch_add(std::chrono::nanoseconds(Clock::now() - start).count(),
+                    std::memory_order_relaxed);
+}
 
 // One worker and its mailbox. A job is offered; a worker that takes it before the caller takes it
 // back waits for `started` and runs it. The plain fields are written by the caller only while the
@@ -67,14 +82,14 @@ struct Worker {
   }
 
   void wait_for_offer() {
-    const auto until = std::chrono::steady_clock::now() + kIdleSpin;
+    const auto until = Clock::now() + kIdleSpin;
     do {
       for (int i = 0; i < 64; ++i) {
         if (offer.load(std::memory_order_acquire) == offered) return;
         pause();
       }
       std::this_thread::yield();
-    } while (std::chrono::steady_clock::now() < until);
+    } while (Clock::now() < until);
     std::unique_lock<std::mutex> lock(mutex);
     asleep.store(true);
     wake.wait(lock, [&] { return offer.load() == offered; });
@@ -100,10 +115,33 @@ struct Worker {
   }
 };
 
+// Where another process takes a core, threads that meet wait for the one without: milliseconds, a
+// hundred times the work of a small call. Such calls make the next ones run alone, for longer each
+// time, until a call in between goes well.
+class Crowding {
+ public:
+  bool alone(Clock::time_point now) const { return now < until_; }
+  void learn(Clock::time_point start, Clock::time_point end, int threads, long long stalled) {
+    const auto elapsed = std::chrono::nanoseconds(end - start).count();
+    if (stalled * 2 > elapsed * (threads - 1)) {
+      until_ = end + pause_;
+      pause_ = std::min(pause_ * 2, std::chrono::milliseconds(500));
+    } else {
+      pause_ = kFirst;
+    }
+  }
+
+ private:
+  static constexpr std::chrono::milliseconds kFirst{10};
+  Clock::time_point until_{};
+  std::chrono::milliseconds pause_ = kFirst;
+};
+
 struct Team {
   std::mutex busy;
   std::vector<std::unique_ptr<Worker>> workers;
   std::vector<Worker*> taken;  // by the call that is running
+  Crowding crowding;
 
   void grow(int count) {
     while (static_cast<int>(workers.size()) < count) {
@@ -178,19 +216,18 @@ void barrier_wait(Barrier* barrier) {
     barrier->generation.store(generation + 1, std::memory_order_release);
     return;
   }
-  for (int spins = 0; barrier->generation.load(std::memory_order_acquire) == generation;)
-    if (++spins < kBarrierSpins)
-      pause();
-    else
-      std::this_thread::yield();
+  wait_until([&] { return barrier->generation.load(std::memory_order_acquire) != generation; },
+             barrier->stalled);
 }
 
 namespace {
 
+bool waits_for_everybody() { return parallel_threshold.load(std::memory_order_relaxed) <= 0; }
+
 // How long a call waits for the others to show up: a part of what it takes alone, at some 50
 // operations a nanosecond.
 std::chrono::nanoseconds patience(double flops) {
-  if (parallel_threshold.load(std::memory_order_relaxed) <= 0) return std::chrono::hours(1);
+  if (waits_for_everybody()) return std::chrono::hours(1);
   return std::chrono::nanoseconds(
       static_cast<int64_t>(std::min(5e6, std::max(3e3, flops / 50 / 8))));
 }
@@ -198,13 +235,13 @@ std::chrono::nanoseconds patience(double flops) {
 // Offers the work to `count` workers and returns those that took it in time.
 int gather(Team& crew, int count, double flops, Worker** taken) {
   for (int i = 0; i < count; ++i) crew.workers[i]->make_offer();
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   const auto until = start + patience(flops), polite = start + std::chrono::microseconds(20);
   int n = 0;
   for (int i = 0; i < count; ++i) {
     Worker& worker = *crew.workers[i];
     while (worker.offer.load(std::memory_order_acquire) == Worker::offered) {
-      const auto now = std::chrono::steady_clock::now();
+      const auto now = Clock::now();
       if (now > until && worker.take_back()) break;
       if (now > polite)
         std::this_thread::yield();
@@ -223,23 +260,24 @@ void team_run(int max_threads, double flops, Task task, void* data) {
   if (max_threads > 1) {
     Team& crew = team();
     std::unique_lock<std::mutex> lock(crew.busy, std::try_to_lock);
-    if (lock.owns_lock()) {
+    const bool everybody = waits_for_everybody();
+    const auto start = Clock::now();
+    if (lock.owns_lock() && (everybody || !crew.crowding.alone(start))) {
       crew.grow(max_threads - 1);
       const int helpers = gather(crew, max_threads - 1, flops, crew.taken.data());
       Barrier barrier(helpers + 1);
       std::atomic<int> pending{helpers};
       for (int i = 0; i < helpers; ++i) {
         Worker& worker = *crew.taken[i];
-        worker.task = task, worker.data = data, worker.thread = i + 1, worker.threads = helpers + 1;
+        worker.task = task, worker.data = data, worker.thread = i + 1;
+        worker.threads = helpers + 1;
         worker.barrier = &barrier, worker.pending = &pending;
         worker.started.store(true, std::memory_order_release);
       }
       task(data, 0, helpers + 1, &barrier);
-      for (int spins = 0; pending.load(std::memory_order_acquire) > 0;)
-        if (++spins < kBarrierSpins)
-          pause();
-        else
-          std::this_thread::yield();
+      wait_until([&] { return pending.load(std::memory_order_acquire) == 0; }, barrier.stalled);
+      if (helpers > 0)
+        crew.crowding.learn(start, Clock::now(), helpers + 1, barrier.stalled.load());
       return;
     }
   }

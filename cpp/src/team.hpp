@@ -14,6 +14,7 @@ struct Barrier {
   const int threads;
   alignas(64) std::atomic<int> arrived{0};
   alignas(64) std::atomic<unsigned> generation{0};
+  std::atomic<long long> stalled{0};  // nanoseconds that threads waited beyond the spinning
 };
 
 using Task = void (*)(void* data, int thread, int threads, Barrier* barrier);
