@@ -9,8 +9,8 @@
 namespace tidegate {
 
 // How many threads a call may use. Default: TIDEGATE_NUM_THREADS, else what affinity and the
-// cgroup's quota allow. Any n >= 1 is really used, also above the number of cores; small calls use
-// fewer. Results do not depend on it, bit for bit.
+// cgroup's quota allow. n may be above the number of cores; small calls use fewer, and so do calls
+// on a machine whose cores are busy. Results do not depend on it, bit for bit.
 TIDEGATE_API int get_num_threads();
 TIDEGATE_API void set_num_threads(int n);
 
