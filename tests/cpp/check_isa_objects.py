@@ -69,6 +69,7 @@ auto kernels_avx2_float() -> void (*)(const float*, float*, int) { return avx2::
 """
 _STD_VECTOR = """
 #include <vector>
+template class std::vector<float>;  // out of line with every compiler, whatever it would inline
 namespace tidegate { namespace avx2 { void run(std::vector<float>& v) { v.push_back(1); } } }
 """
 _LOAD_TIME = """
