@@ -318,7 +318,7 @@ def perform(
             started([run])
             keep(run, partial(execute, run))
         return results, missing
-    # Spawned, not forked: the library's threads do not survive a fork.
+    # Spawned, not forked: a fork copies the locks of other libraries' threads as they are.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(jobs, len(waiting)), context, _prepare_worker)
     try:
