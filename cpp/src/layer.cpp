@@ -176,6 +176,10 @@ struct Recurrent<T>::Impl {
     return std::max(1, plain ? cell.info.saved : cell.info.saved_generic);
   }
   double flops(int64_t rows) const { return 2.0 * gates() * units * (features + units) * rows; }
+  // No more than there are panels to share: a thread without work would only be waited for.
+  int packing_threads() const {
+    return static_cast<int>(std::min<int64_t>(threads_for(flops(2)), panels()));
+  }
   int64_t panels() const { return (units + kernels<T>().lanes - 1) / kernels<T>().lanes; }
 
   ForwardArgs<T> weights() const {
@@ -216,7 +220,7 @@ Recurrent<T>::Recurrent(const std::string& cell, int64_t features, int64_t units
     m.recurrent_bias.resize(m.gates() * padded<T>(units));
     m.cell.pack_bias(bias + m.gates() * units, units, m.recurrent_bias.data());
   }
-  parallel(threads_for(m.flops(2)), m.flops(2), [&](int part, int parts, Barrier*) {
+  parallel(m.packing_threads(), m.flops(2), [&](int part, int parts, Barrier*) {
     m.cell.pack_kernel(kernel, features, units, false, m.kernel.data(), part, parts);
     m.cell.pack_kernel(recurrent_kernel, units, units, true, m.recurrent_kernel.data(), part,
                        parts);
@@ -247,7 +251,7 @@ void Recurrent<T>::prepare_training(const T* kernel, const T* recurrent_kernel) 
   if (m.prepared.load(std::memory_order_relaxed)) return;
   m.kernel_transposed.resize(m.cell.packed_transposed_size(m.features, m.units));
   m.recurrent_kernel_transposed.resize(m.cell.packed_transposed_size(m.units, m.units));
-  parallel(threads_for(m.flops(2)), m.flops(2), [&](int part, int parts, Barrier*) {
+  parallel(m.packing_threads(), m.flops(2), [&](int part, int parts, Barrier*) {
     m.cell.pack_transposed(kernel, m.features, m.units, false, m.kernel_transposed.data(), part,
                            parts);
     m.cell.pack_transposed(recurrent_kernel, m.units, m.units, true,
