@@ -48,6 +48,13 @@ struct Tile {
   int64_t sums_step;
 };
 
+// Asks for `count` values that will be needed soon.
+template <class T>
+TIDEGATE_INLINE void prefetch(const T* from, int64_t count) {
+  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < count; i += line) __builtin_prefetch(from + i);
+}
+
 template <class V, int R, int NV>
 __attribute__((noinline)) void tile_kernel(const Tile<typename V::scalar>& tile) {
   using T = typename V::scalar;
@@ -66,6 +73,10 @@ __attribute__((noinline)) void tile_kernel(const Tile<typename V::scalar>& tile)
   for (int64_t s = 0; s < tile.segments; ++s) {
     const T* panel = tile.panel + s * tile.panel_segment;
     int64_t k = s * tile.row_segment;
+    // The rows' next segment lies elsewhere, where no hardware looks ahead.
+    if (s + 1 < tile.segments)
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) prefetch(row[r] + k + tile.row_segment, tile.K);
 #pragma GCC unroll 1
     for (const T* end = panel + tile.K * panel_step; panel != end;
          panel += panel_step, k += row_step) {

@@ -157,12 +157,18 @@ class Forward {
         tile.K = a.features;
         tile.init = a.bias + G * u0;
         tile.sums_step = W;
+        int64_t t = 0;  // of the row, within the chunk
         for_tiles(M, tile_rows(G), [&](int64_t first, int count) {
           tile.sums = projection + M * G * (u0 - own_column()) + first * W;
           if (a.input_dropout) {
             per_gate<V>(tile, count, G, [&](int g, int r) { return dropped_row(g, first + r); });
           } else {
-            for (int r = 0; r < count; ++r) tile.row[r] = input_row(t0, first + r);
+            for (int r = 0; r < count; ++r) {
+              const int64_t i = unmasked ? unmasked[first + r] : first + r;
+              while (i >= (t + 1) * rows.size()) ++t;
+              tile.row[r] = a.x + (rows.first + i - t * rows.size()) * a.x_batch_stride +
+                            (t0 + t) * a.x_time_stride;
+            }
             run_tile<V>(tile, count, G);
           }
         });
@@ -182,20 +188,15 @@ class Forward {
     }
   }
 
-  // The inputs of projected row m of the chunk that begins at t0.
-  const T* input_row(int64_t t0, int64_t m) const {
-    const int64_t i = unmasked ? unmasked[m] : m;
-    const int64_t t = t0 + i / rows.size(), b = rows.first + i % rows.size();
-    return a.x + b * a.x_batch_stride + t * a.x_time_stride;
-  }
   T* dropped_row(int g, int64_t i) const {
     return a.dropped_x + ((thread * G + g) * a.chunk * a.batch + i) * a.features;
   }
   void drop_inputs(int64_t t0) const {
     for (int g = 0; g < G; ++g)
       for (int64_t m = 0; m < chunk_rows; ++m) {
-        const int64_t b = rows.first + (unmasked ? unmasked[m] : m) % rows.size();
-        const T* from = input_row(t0, m);
+        const int64_t i = unmasked ? unmasked[m] : m;
+        const int64_t t = t0 + i / rows.size(), b = rows.first + i % rows.size();
+        const T* from = a.x + b * a.x_batch_stride + t * a.x_time_stride;
         const T* factor = a.input_dropout + (g * a.batch + b) * a.features;
         T* to = dropped_row(g, m);
         for (int64_t f = 0; f < a.features; ++f) to[f] = from[f] * factor[f];
@@ -241,56 +242,79 @@ class Forward {
       });
   }
 
+  // Steps go through the weights to and fro: what the step before read last is still in the nearest
+  // cache, where always starting over would find nothing of weights that are larger than it.
   template <int Phase>
   void phase(int64_t t, int64_t t_local) {
     constexpr int PG = phase_gates<Cell>(Phase);
-    const T* hidden = Phase == 0 ? slice(0, t) : reset_slice(t);
-    const T* packed =
-        a.recurrent_kernel + (Phase == 0 ? 0 : a.units * phase_first<Cell>(1) * panels.padded());
-    alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
-    for (int64_t p = own.first; p < own.last; ++p) {
-      // One row: neighbouring whole panels together.
-      constexpr int NP = wide_panels(PG);
-      if (active == 1 && !a.recurrent_dropout && p + NP <= own.last && p + NP <= panels.full) {
-        using V = FullVec<T>;
-        constexpr int W = PG * V::width;
-        Tile<T> tile;
-        tile.row[0] = hidden + row_ids[0] * a.state_stride;
-        tile.panel = packed + a.units * PG * p * V::width;
-        tile.panel_step = W;
-        tile.panel_segment = a.units * W;
-        tile.K = a.units;
-        if (a.recurrent_bias) tile.init = a.recurrent_bias + PG * p * V::width, tile.init_step = W;
-        tile.sums = sums;
-        tile.sums_step = W;
-        wide_kernel<V, NP, PG>(tile);
-        for (int i = 0; i < NP; ++i)
-          pointwise<V, Phase>(t, t_local, Rows{row_ids, 1}, (p + i) * V::width, sums + i * W);
-        p += NP - 1;
-        continue;
-      }
-      panels.visit(p, [&](auto tag, int64_t u0, int) {
-        using V = decltype(tag);
-        constexpr int W = PG * V::width;
-        Tile<T> tile;
-        tile.panel = packed + a.units * PG * u0;
-        tile.panel_step = W;
-        tile.K = a.units;
-        tile.init = a.recurrent_bias ? a.recurrent_bias + PG * u0 : nullptr;
-        tile.sums = sums;
-        tile.sums_step = W;
-        for_tiles(active, tile_rows(PG), [&](int64_t first, int count) {
-          const int32_t* ids = row_ids + first;
-          if (!a.recurrent_dropout || Phase == 1) {
-            for (int r = 0; r < count; ++r) tile.row[r] = hidden + ids[r] * a.state_stride;
-            run_tile<V>(tile, count, PG);
-          } else {
-            per_gate<V>(tile, count, PG, [&](int g, int r) { return dropped(g, ids[r], t); });
-          }
-          pointwise<V, Phase>(t, t_local, Rows{ids, count}, u0, sums);
-        });
-      });
+    // One row: neighbouring whole panels together.
+    constexpr int NP = wide_panels(PG);
+    const int64_t whole = (own.last < panels.full ? own.last : panels.full) - own.first;
+    const int64_t groups = active == 1 && !a.recurrent_dropout && whole > 0 ? whole / NP : 0;
+    const int64_t count = groups + own.size() - groups * NP;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t j = t & 1 ? count - 1 - i : i;
+      if (j < groups)
+        wide_panels_step<Phase>(t, t_local, own.first + j * NP);
+      else
+        panel_step<Phase>(t, t_local, own.first + groups * NP + j - groups);
     }
+  }
+
+  template <int Phase>
+  const T* hidden(int64_t t) const {
+    return Phase == 0 ? slice(0, t) : reset_slice(t);
+  }
+  template <int Phase>
+  const T* packed_panel(int64_t u0) const {
+    return a.recurrent_kernel +
+           a.units * (phase_first<Cell>(Phase) * panels.padded() + phase_gates<Cell>(Phase) * u0);
+  }
+
+  template <int Phase>
+  void wide_panels_step(int64_t t, int64_t t_local, int64_t p) {
+    using V = FullVec<T>;
+    constexpr int PG = phase_gates<Cell>(Phase), NP = wide_panels(PG), W = PG * V::width;
+    alignas(64) T sums[NP * W];
+    Tile<T> tile;
+    tile.row[0] = hidden<Phase>(t) + row_ids[0] * a.state_stride;
+    tile.panel = packed_panel<Phase>(p * V::width);
+    tile.panel_step = W;
+    tile.panel_segment = a.units * W;
+    tile.K = a.units;
+    if (a.recurrent_bias) tile.init = a.recurrent_bias + PG * p * V::width, tile.init_step = W;
+    tile.sums = sums;
+    tile.sums_step = W;
+    wide_kernel<V, NP, PG>(tile);
+    for (int i = 0; i < NP; ++i)
+      pointwise<V, Phase>(t, t_local, Rows{row_ids, 1}, (p + i) * V::width, sums + i * W);
+  }
+
+  template <int Phase>
+  void panel_step(int64_t t, int64_t t_local, int64_t p) {
+    constexpr int PG = phase_gates<Cell>(Phase);
+    alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
+    panels.visit(p, [&](auto tag, int64_t u0, int) {
+      using V = decltype(tag);
+      constexpr int W = PG * V::width;
+      Tile<T> tile;
+      tile.panel = packed_panel<Phase>(u0);
+      tile.panel_step = W;
+      tile.K = a.units;
+      tile.init = a.recurrent_bias ? a.recurrent_bias + PG * u0 : nullptr;
+      tile.sums = sums;
+      tile.sums_step = W;
+      for_tiles(active, tile_rows(PG), [&](int64_t first, int count) {
+        const int32_t* ids = row_ids + first;
+        if (!a.recurrent_dropout || Phase == 1) {
+          for (int r = 0; r < count; ++r) tile.row[r] = hidden<Phase>(t) + ids[r] * a.state_stride;
+          run_tile<V>(tile, count, PG);
+        } else {
+          per_gate<V>(tile, count, PG, [&](int g, int r) { return dropped(g, ids[r], t); });
+        }
+        pointwise<V, Phase>(t, t_local, Rows{ids, count}, u0, sums);
+      });
+    });
   }
 
   template <class V, int Phase>
@@ -299,32 +323,58 @@ class Forward {
       pointwise_with<V, Phase, DefaultActivations>(t, t_local, at, u0, sums);
     else
       pointwise_with<V, Phase, NamedActivations>(t, t_local, at, u0, sums);
+    if constexpr (two_phases && Phase == 0) return;
+    const int lanes = static_cast<int>(a.units - u0 < V::width ? a.units - u0 : V::width);
+    if (lanes == V::width && !a.recurrent_dropout) return;
+    for (int r = 0; r < at.count; ++r) {
+      const int64_t b = at.ids[r];
+      const V h = V::load(slice(0, t + 1) + b * a.state_stride + u0);
+      if (a.outputs && lanes < V::width) h.store_partial(output(b, t) + u0, lanes);
+      if (a.recurrent_dropout) drop(h, b, t + 1, u0, lanes);
+    }
+  }
+  T* output(int64_t b, int64_t t) const {
+    return a.outputs + b * a.output_batch_stride + t * a.output_time_stride;
   }
 
+  // The loop over the rows holds nothing but vectors: what does not change from row to row stands
+  // in locals (a store might alias anything behind a pointer), and nothing is called, so that the
+  // activations' constants may stay in registers.
   template <class V, int Phase, class Act>
   __attribute__((noinline)) void pointwise_with(int64_t t, int64_t t_local, Rows rows_at,
                                                 int64_t u0, const T* sums) {
     constexpr int PG = phase_gates<Cell>(Phase), W = V::width, K = saved_count<Cell, Act>(),
                   kSaved = K > 0 ? K : 1;
     const Act act = activations<Act>(a);
-    const int lanes = static_cast<int>(a.units - u0 < W ? a.units - u0 : W);
-    const T* zx_panel = projection + chunk_rows * G * (u0 - own_column());
-    T* kept = (K > 0 && (a.training || two_phases)) ? saved_panel(t, u0) : nullptr;
-    for (int r = 0; r < rows_at.count; ++r, sums += PG * W) {
-      const int64_t b = rows_at.ids[r], at = b * a.state_stride + u0;
-      const int64_t i = t_local * rows.size() + b - rows.first;
-      const T* zx = zx_panel + (place ? place[i] : i) * G * W;
+    const int32_t *const ids = rows_at.ids, *const row_of = place;
+    const int count = rows_at.count;
+    const int64_t stride = a.state_stride, out_stride = a.output_batch_stride,
+                  first_row = t_local * rows.size() - rows.first;
+    const T* const zx_panel = projection + chunk_rows * G * (u0 - own_column());
+    T* const kept = K > 0 && (a.training || two_phases) ? saved_panel(t, u0) : nullptr;
+    const T *from[S], *dropped_h = nullptr;
+    T *to[S], *reset_h = nullptr;
+#pragma GCC unroll 2
+    for (int s = 0; s < S; ++s) from[s] = slice(s, t) + u0, to[s] = slice(s, t + 1) + u0;
+    if constexpr (two_phases && Phase == 0) {
+      reset_h = reset_slice(t) + u0;
+      if (a.recurrent_dropout) dropped_h = dropped(G - 1, 0, t) + u0;
+    }
+    T* const out = a.outputs && a.units - u0 >= W ? output(0, t) + u0 : nullptr;
+    for (int r = 0; r < count; ++r, sums += PG * W) {
+      const int64_t b = ids[r], at = b * stride, i = first_row + b;
+      const T* zx = zx_panel + (row_of ? row_of[i] : i) * G * W;
       V x[G], h[PG], state[S], saved[kSaved];
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) x[g] = V::load(zx + g * W);
 #pragma GCC unroll 4
       for (int g = 0; g < PG; ++g) h[g] = V::load(sums + g * W);
 #pragma GCC unroll 2
-      for (int s = 0; s < S; ++s) state[s] = V::load(slice(s, t) + at);
+      for (int s = 0; s < S; ++s) state[s] = V::load(from[s] + at);
       if constexpr (two_phases && Phase == 0) {
-        V reset = a.recurrent_dropout ? V::load(dropped(G - 1, b, t) + u0) : state[0];
+        V reset = dropped_h ? V::load(dropped_h + at) : state[0];
         Cell::forward_gates(act, x, h, reset, saved);
-        reset.store(reset_slice(t) + at);
+        reset.store(reset_h + at);
 #pragma GCC unroll 4
         for (int k = 0; k < K - 1; ++k) saved[k].store(kept + (b * K + k) * W);
         continue;
@@ -339,15 +389,8 @@ class Forward {
           for (int k = 0; k < K; ++k) saved[k].store(kept + (b * K + k) * W);
       }
 #pragma GCC unroll 2
-      for (int s = 0; s < S; ++s) state[s].store(slice(s, t + 1) + at);
-      if (a.outputs) {
-        T* output = a.outputs + b * a.output_batch_stride + t * a.output_time_stride + u0;
-        if (lanes == W)
-          state[0].store(output);
-        else
-          state[0].store_partial(output, lanes);
-      }
-      if (a.recurrent_dropout) drop(state[0], b, t + 1, u0, lanes);
+      for (int s = 0; s < S; ++s) state[s].store(to[s] + at);
+      if (out) state[0].store(out + b * out_stride);
     }
   }
 
@@ -513,16 +556,22 @@ int weight_products(int64_t features, int64_t units, Dropouts dropouts,
   return n;
 }
 
-// f(product, tile) for one thread's share of all row tiles of all products; a tile weighs its
-// gates.
-template <class F>
-void for_shared_tiles(const WeightProduct* product, int products, int thread, int threads, F f) {
-  int64_t total = 0, at = 0;
+// The row tiles of all products in a row; a tile weighs its gates. f(product, tile) for those that
+// begin in a range of that.
+inline int64_t weight_of_tiles(const WeightProduct* product, int products) {
+  int64_t total = 0;
   for (int i = 0; i < products; ++i) total += product[i].tiles() * product[i].gates;
-  const Range mine = share(total, thread, threads);
-  for (int i = 0; i < products; ++i)
-    for (int64_t tile = 0; tile < product[i].tiles(); ++tile, at += product[i].gates)
-      if (at >= mine.first && at < mine.last) f(product[i], tile);
+  return total;
+}
+template <class F>
+void for_weighed_tiles(const WeightProduct* product, int products, Range range, F f) {
+  int64_t at = 0;
+  for (int i = 0; i < products; ++i) {
+    const int64_t gates = product[i].gates, tiles = product[i].tiles();
+    int64_t tile = range.first > at ? (range.first - at + gates - 1) / gates : 0;
+    for (; tile < tiles && at + tile * gates < range.last; ++tile) f(product[i], tile);
+    at += tiles * gates;
+  }
 }
 
 template <class Cell, class T>
@@ -571,10 +620,9 @@ class Backward {
       next = here;
       wait();
       inputs(t0, steps);
-      weights(t0, c == chunks - 1);
+      weights(t0, c == chunks - 1, c == 0);
     }
     initial_states();
-    unpack();
   }
 
  private:
@@ -607,6 +655,14 @@ class Backward {
         std::memset(chunk.row(n, u0, W), 0, sizeof(T) * D * W);
       });
   }
+
+  // Rows that go through a part of a packed kernel while it is in L2, and what they sum up to.
+  static constexpr int kGroupRows = 96;
+  static constexpr int64_t kBlockBytes = 128 << 10;
+  struct alignas(64) GroupSums {
+    T data[kGroupRows * kMaxVectors * FullVec<T>::width];
+    operator T*() { return data; }
+  };
 
   void wait() {
     if (barrier) barrier_wait(barrier);
@@ -646,36 +702,44 @@ class Backward {
   struct Window {
     int slot, first, count;
   };
-  // sums (rows, nv vectors) = d_z[window] times the block.
+  // sums (rows, nv vectors) = d_z[window] times the block, for up to kGroupRows rows: a part of the
+  // block that stays in L2 at a time, for all tiles of rows.
   template <class V>
   void transposed_product(const Gradients& from, Window window, const Block& block, Rows at, int nv,
                           T* sums) const {
     constexpr int F = FullVec<T>::width;
+    const int64_t panel_bytes = window.count * F * block.step * static_cast<int64_t>(sizeof(T));
+    const int64_t part = kBlockBytes > panel_bytes ? kBlockBytes / panel_bytes : 1;
+    for (int64_t first = 0; first < panels.full; first += part)
+      transposed_part<V, F>(from, window, block, at, nv, sums, first,
+                            panels.full - first < part ? panels.full - first : part);
+    if (panels.tail_width == F)
+      transposed_part<V, F>(from, window, block, at, nv, sums, panels.full, 1);
+    else if (panels.lanes)
+      transposed_part<V, HalfVec<T>::width>(from, window, block, at, nv, sums, panels.full, 1);
+  }
+  // The same over `count` panels of W units from panel `first` on, added to what the ones before
+  // gave.
+  template <class V, int W>
+  void transposed_part(const Gradients& from, Window window, const Block& block, Rows at, int nv,
+                       T* sums, int64_t first, int64_t count) const {
+    const int64_t column = first * FullVec<T>::width;
     Tile<T> tile;
-    tile.sums = sums;
-    tile.sums_step = nv * V::width;
+    tile.row_segment = from.rows * D * W;
+    tile.panel = block.data + (block.gates * column + window.first * W) * block.step;
     tile.panel_step = block.step;
-    if (panels.full > 0) {
-      for (int r = 0; r < at.count; ++r) tile.row[r] = from.row(at.ids[r], 0, F) + window.slot * F;
-      tile.row_segment = from.rows * D * F;
-      tile.segments = panels.full;
-      tile.K = window.count * F;
-      tile.panel = block.data + window.first * F * block.step;
-      tile.panel_segment = block.gates * F * block.step;
-      run_tile<V>(tile, at.count, nv);
-      tile.init = sums;
-      tile.init_step = tile.sums_step;
-    }
-    if (panels.lanes) {
-      const int W = panels.tail_width;
-      const int64_t column = panels.full * F;
-      for (int r = 0; r < at.count; ++r)
-        tile.row[r] = from.row(at.ids[r], column, W) + window.slot * W;
-      tile.segments = 1;
-      tile.K = window.count * W;
-      tile.panel = block.data + (block.gates * column + window.first * W) * block.step;
-      run_tile<V>(tile, at.count, nv);
-    }
+    tile.panel_segment = block.gates * W * block.step;
+    tile.K = window.count * W;
+    tile.segments = count;
+    tile.sums_step = nv * V::width;
+    tile.init_step = tile.sums_step;
+    for_tiles(at.count, tile_rows(nv), [&](int64_t r0, int rows_here) {
+      for (int r = 0; r < rows_here; ++r)
+        tile.row[r] = from.row(at.ids[r0 + r], column, W) + window.slot * W;
+      tile.sums = sums + r0 * tile.sums_step;
+      tile.init = first > 0 ? tile.sums : nullptr;
+      run_tile<V>(tile, rows_here, nv);
+    });
   }
 
   // The gradient that reaches h(t) through the recurrent product of step t + 1 (phase 0) or r h'
@@ -708,7 +772,7 @@ class Backward {
   template <class V, class F>
   void product_per_gate(const Gradients& from, int slot, int gates, const Block& block, Rows at,
                         int nv, T* sums, F factor) const {
-    alignas(64) T part[kMaxRows * kMaxVectors * FullVec<T>::width];
+    GroupSums part;
     for (int j = 0; j < gates; ++j) {
       transposed_product<V>(from, {slot + j, j, 1}, block, at, nv, part);
       for (int r = 0; r < at.count; ++r)
@@ -731,27 +795,38 @@ class Backward {
     return V::load_partial(factors + (gate * a.batch + b) * size + column, lanes);
   }
 
-  // f(V(), Rows, panel, u0, nv) over the own panels in groups that share a packed block, and tiles
-  // of the active rows.
+  // f(V(), Rows, panel, u0, nv) over the own panels in runs that share a packed block, forwards or
+  // backwards, and for each over the active rows in groups.
   template <class F>
-  void for_row_tiles(F f) {
-    for (int64_t p = own.first; p < own.last;) {
+  void for_groups(bool backwards, F f) {
+    const auto run = [&](int64_t p, int64_t end) {
       if (p < panels.full) {
-        int64_t end = (p / kMaxVectors + 1) * kMaxVectors;
-        if (end > panels.full) end = panels.full;
-        if (end > own.last) end = own.last;
         const int nv = static_cast<int>(end - p);
-        for_tiles(active, tile_rows(nv), [&](int64_t first, int count) {
+        for_tiles(active, kGroupRows, [&](int64_t first, int count) {
           f(FullVec<T>::zero(), Rows{row_ids + first, count}, p, p * Panels<T>::width, nv);
         });
-        p = end;
       } else {
         panels.visit(p, [&](auto tag, int64_t u0, int) {
-          for_tiles(active, tile_rows(1), [&](int64_t first, int count) {
+          for_tiles(active, kGroupRows, [&](int64_t first, int count) {
             f(tag, Rows{row_ids + first, count}, p, u0, 1);
           });
         });
-        ++p;
+      }
+    };
+    const int64_t whole = own.last < panels.full ? own.last : panels.full;
+    const auto end_of = [&](int64_t p) {
+      const int64_t end = (p / kMaxVectors + 1) * kMaxVectors;
+      return p >= panels.full ? p + 1 : end < whole ? end : whole;
+    };
+    if (!backwards) {
+      for (int64_t p = own.first; p < own.last; p = end_of(p)) run(p, end_of(p));
+    } else {
+      for (int64_t end = own.last; end > own.first;) {
+        int64_t p = end - 1;
+        if (p < panels.full) p = p / kMaxVectors * kMaxVectors;
+        if (p < own.first) p = own.first;
+        run(p, end);
+        end = p;
       }
     }
   }
@@ -760,8 +835,8 @@ class Backward {
     active = 0;
     for (int64_t b = rows.first; b < rows.last; ++b)
       if (used(b, t) || (has_next && used(b, t + 1))) row_ids[active++] = static_cast<int32_t>(b);
-    alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
-    for_row_tiles([&](auto tag, Rows at, int64_t p, int64_t u0, int nv) {
+    GroupSums sums;
+    for_groups(t & 1, [&](auto tag, Rows at, int64_t p, int64_t u0, int nv) {
       using V = decltype(tag);
       if (has_next)
         recurrent_product<V, 0>(next, at, p, u0, nv, sums);
@@ -784,7 +859,7 @@ class Backward {
       active = 0;
       for (int64_t b = rows.first; b < rows.last; ++b)
         if (used(b, t)) row_ids[active++] = static_cast<int32_t>(b);
-      for_row_tiles([&](auto tag, Rows at, int64_t p, int64_t u0, int nv) {
+      for_groups(t & 1, [&](auto tag, Rows at, int64_t p, int64_t u0, int nv) {
         using V = decltype(tag);
         recurrent_product<V, 1>(here, at, p, u0, nv, sums);
         for (int v = 0; v < nv; ++v)
@@ -894,14 +969,14 @@ class Backward {
   void inputs(int64_t t0, int64_t steps) {
     if (!g.d_x) return;
     const Range part = share(here.rows - 1, thread, threads);
-    alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
+    GroupSums sums;
     const Gradients all{here.data, here.rows, nullptr};
     for_blocks<T>(a.features, [&](auto tag, int nv, int64_t column, int columns) {
       using V = decltype(tag);
       const int64_t step = nv * V::width;
       const T* block = g.kernel_transposed + G * panels.padded() * column;
-      for_tiles(part.size(), tile_rows(nv), [&](int64_t first, int count) {
-        int32_t ids[kMaxRows];
+      for_tiles(part.size(), kGroupRows, [&](int64_t first, int count) {
+        int32_t ids[kGroupRows];
         for (int r = 0; r < count; ++r) ids[r] = static_cast<int32_t>(part.first + first + r);
         const Rows at{ids, count};
         if (a.input_dropout)
@@ -931,13 +1006,17 @@ class Backward {
       if (!used(i % a.batch, t0 + i / a.batch))
         std::memset(d_x_row(t0, i), 0, sizeof(T) * static_cast<size_t>(a.features));
   }
+  // f(m, step, row of the batch) for the rows [first, last) of d_z of the chunk that begins at t0.
+  template <class F>
+  TIDEGATE_INLINE void for_chunk_rows(int64_t t0, int64_t first, int64_t last, F f) const {
+    int64_t t = first < last ? unmasked[first] / a.batch : 0;
+    for (int64_t m = first; m < last; ++m) {
+      while (unmasked[m] >= (t + 1) * a.batch) ++t;
+      f(m, t0 + t, unmasked[m] - t * a.batch);
+    }
+  }
   T* d_x_row(int64_t t0, int64_t i) const {  // of (step, row) i of the chunk
     return g.d_x + i % a.batch * g.d_x_batch_stride + (t0 + i / a.batch) * g.d_x_time_stride;
-  }
-
-  template <class F>
-  void for_own_tiles(F f) const {
-    for_shared_tiles(product, products, thread, threads, f);
   }
 
   // packed[m][0..R) = rows [tile * R, tile * R + R) of the source at the step and row of d_z's row
@@ -948,14 +1027,18 @@ class Backward {
     const int real = static_cast<int>(
         w.real_rows - first < R ? (w.real_rows - first < 0 ? 0 : w.real_rows - first) : R);
     const bool ones = w.rows > w.real_rows && w.real_rows >= first && w.real_rows < first + R;
-    for (int64_t m = 0; m < here.rows - 1; ++m, packed += R) {
-      const int64_t t = t0 + unmasked[m] / a.batch, b = unmasked[m] % a.batch;
+    for_chunk_rows(t0, 0, here.rows - 1, [&](int64_t, int64_t t, int64_t b) {
       const T* from =
           w.source == WeightProduct::inputs   ? a.x + b * a.x_batch_stride + t * a.x_time_stride
           : w.source == WeightProduct::hidden ? slice(0, t) + b * a.state_stride
                                               : a.reset_state + (t * a.batch + b) * a.state_stride;
       from += first;
-      for (int r = 0; r < real; ++r) packed[r] = from[r];
+      if (real == kMaxRows)  // copies of a known length
+        std::memcpy(packed, from, sizeof(T) * kMaxRows);
+      else if (real == 6)
+        std::memcpy(packed, from, sizeof(T) * 6);
+      else
+        for (int r = 0; r < real; ++r) packed[r] = from[r];
       if (w.dropout_gate >= 0) {
         const int64_t row = w.dropout_gate * a.batch + b;
         const T* factor = w.source == WeightProduct::inputs ? a.input_dropout + row * a.features
@@ -964,20 +1047,26 @@ class Backward {
       }
       for (int r = real; r < R; ++r) packed[r] = 0;
       if (ones) packed[real] = 1;
-    }
+      packed += R;
+    });
   }
 
-  void weights(int64_t t0, bool first_chunk) {
+  // The sums of all chunks but the last are carried along packed; the last one's go to the user's
+  // matrices.
+  void weights(int64_t t0, bool first_chunk, bool last_chunk) {
     const int64_t M = here.rows - 1;
-    for_own_tiles([&](const WeightProduct& w, int64_t tile) {
+    const Range own_tiles = share(weight_of_tiles(product, products), thread, threads);
+    for_weighed_tiles(product, products, own_tiles, [&](const WeightProduct& w, int64_t tile) {
       pack_rows(w, tile, t0, g.packed_rows + M * (w.tiles_before * kMaxRows + tile * w.tile()));
     });
+    alignas(64) T finished[kMaxRows * kMaxVectors * FullVec<T>::width];
     for (int64_t p = 0; p < panels.count(); ++p)
-      panels.visit(p, [&](auto tag, int64_t u0, int) {
+      panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
         using V = decltype(tag);
         constexpr int W = V::width;
-        for_own_tiles([&](const WeightProduct& w, int64_t index) {
+        for_weighed_tiles(product, products, own_tiles, [&](const WeightProduct& w, int64_t index) {
           const int R = w.tile();
+          const int64_t size = R * w.gates * W;
           Tile<T> tile;
           for (int r = 0; r < R; ++r)
             tile.row[r] = g.packed_rows + M * (w.tiles_before * kMaxRows + index * R) + r;
@@ -985,21 +1074,53 @@ class Backward {
           tile.panel = here.data + here.rows * D * u0 + w.first * W;
           tile.panel_step = D * W;
           tile.K = M;
-          tile.sums =
-              g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * R * w.gates * W;
+          T* const carried = g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * size;
+          tile.sums = last_chunk ? finished : carried;
           tile.sums_step = w.gates * W;
-          if (!first_chunk) tile.init = tile.sums, tile.init_step = tile.sums_step;
+          if (!first_chunk) {
+            tile.init = carried, tile.init_step = tile.sums_step;
+            prefetch(carried + size, size);  // where the next tile's begin
+          }
           run_tile<V>(tile, R, w.gates);
+          if (last_chunk) write_gradients<V>(w, index * R, u0, lanes, finished);
         });
       });
+  }
+
+  // Rows [first, first + tile) of a product's sums, one panel of units, to the user's matrices.
+  template <class V>
+  void write_gradients(const WeightProduct& w, int64_t first, int64_t u0, int lanes,
+                       const T* sums) const {
+    const int64_t columns = G * a.units;
+    for (int r = 0; r < w.tile() && first + r < w.rows; ++r)
+      for (int j = 0; j < w.gates; ++j, sums += V::width) {
+        const int64_t row = first + r;
+        const bool bias = row == w.real_rows;
+        T* to;
+        int gate;
+        if (w.source == WeightProduct::inputs) {
+          gate = Cell::input_gates[w.first - Cell::input_slot + j];
+          to = bias ? g.d_bias : g.d_kernel + row * columns;
+        } else {
+          gate = w.source == WeightProduct::reset ? G - 1 : w.first - Cell::recurrent_slot + j;
+          to = bias ? (g.d_bias ? g.d_bias + columns : nullptr)
+                    : g.d_recurrent_kernel + row * columns;
+        }
+        if (!to) continue;
+        const V sum = V::load(sums);
+        if (lanes == V::width)
+          sum.store(to + gate * a.units + u0);
+        else
+          sum.store_partial(to + gate * a.units + u0, lanes);
+      }
   }
 
   // The gradient of the initial states: through step 0's product, and what carried past it.
   void initial_states() {
     active = 0;
     for (int64_t b = rows.first; b < rows.last; ++b) row_ids[active++] = static_cast<int32_t>(b);
-    alignas(64) T sums[kMaxRows * kMaxVectors * FullVec<T>::width];
-    for_row_tiles([&](auto tag, Rows at, int64_t p, int64_t u0, int nv) {
+    GroupSums sums;
+    for_groups(false, [&](auto tag, Rows at, int64_t p, int64_t u0, int nv) {
       using V = decltype(tag);
       recurrent_product<V, 0>(next, at, p, u0, nv, sums);
       for (int r = 0; r < at.count; ++r)
@@ -1013,42 +1134,6 @@ class Backward {
               d.store_partial(g.d_initial_state[s] + b * a.units + unit, lanes);
           }
         }
-    });
-  }
-
-  // From packed sums to the user's matrices; every thread its own tiles.
-  void unpack() {
-    for_own_tiles([&](const WeightProduct& w, int64_t index) {
-      const int R = w.tile();
-      for (int64_t p = 0; p < panels.count(); ++p)
-        panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
-          using V = decltype(tag);
-          constexpr int W = V::width;
-          const T* sums =
-              g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * R * w.gates * W;
-          for (int r = 0; r < R && index * R + r < w.rows; ++r)
-            for (int j = 0; j < w.gates; ++j) {
-              const int64_t row = index * R + r, columns = G * a.units;
-              const bool bias = row == w.real_rows;
-              T* to;
-              int gate;
-              if (w.source == WeightProduct::inputs) {
-                gate = Cell::input_gates[w.first - Cell::input_slot + j];
-                to = bias ? g.d_bias : g.d_kernel + row * columns;
-              } else {
-                gate =
-                    w.source == WeightProduct::reset ? G - 1 : w.first - Cell::recurrent_slot + j;
-                to = bias ? (g.d_bias ? g.d_bias + columns : nullptr)
-                          : g.d_recurrent_kernel + row * columns;
-              }
-              if (!to) continue;
-              const V sum = V::load(sums + (r * w.gates + j) * W);
-              if (lanes == W)
-                sum.store(to + gate * a.units + u0);
-              else
-                sum.store_partial(to + gate * a.units + u0, lanes);
-            }
-        });
     });
   }
 
