@@ -64,7 +64,7 @@ class Problem:
         self.d_outputs = draw(batch, time, units)
         self.d_states = [draw(batch, units) for _ in range(self.states)]
 
-    def run(self, dtype, training=True, return_sequences=True, **options):
+    def run(self, dtype, training=True, return_sequences=True, prefix="", **options):
         names = ("activation", "recurrent_activation")
         chosen = {name: options.pop(name) for name in names if name in options}
 
@@ -74,7 +74,7 @@ class Problem:
         layer = _core.Recurrent(
             self.cell, cast(self.kernel), cast(self.recurrent_kernel), cast(self.bias), **chosen
         )
-        call = layer.forward_training if training else layer.forward
+        call = getattr(layer, prefix + ("forward_training" if training else "forward"))
         return call(
             cast(self.x),
             [cast(s) for s in self.initial_state],
@@ -86,10 +86,14 @@ class Problem:
 
     def gradients(self, dtype, return_sequences=True, **options):
         context = self.run(dtype, return_sequences=return_sequences, **options)[2]
+        return context.backward(*self.d_results(dtype, return_sequences))
+
+    def d_results(self, dtype, return_sequences=True):
+        """What `backward` takes."""
         d_outputs = self.d_outputs if return_sequences else self.d_outputs[:, -1]
-        return context.backward(
-            np.ascontiguousarray(d_outputs, dtype=dtype), [d.astype(dtype) for d in self.d_states]
-        )
+        return np.ascontiguousarray(d_outputs, dtype=dtype), [
+            d.astype(dtype) for d in self.d_states
+        ]
 
     def twin_forward(self, **options):
         return twin.forward(
@@ -314,6 +318,75 @@ def test_threads_give_the_same_bits(cell, dtype):
                 np.testing.assert_array_equal(a, b)
 
 
+def arrays_of(outputs, states, gradients=()):
+    return [outputs, *states, *(array for _, array in flatten(dict(gradients)))]
+
+
+@pytest.mark.parametrize("threads", [*THREADS, 4])
+@pytest.mark.parametrize("return_sequences", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("cell", CELLS)
+def test_two_calls_at_once_give_the_bits_of_each(cell, dtype, return_sequences, threads):
+    shapes = [(1, 5, 19, 130), (2, 9, 19, 33), (25, 4, 19, 50), (0, 3, 2, 5)]
+    for (batch, time, features, units), extras, other_units in [
+        *((shape, {}, shape[3]) for shape in shapes),
+        ((25, 4, 19, 50), {"mask": True, "dropout": True}, 50),
+        ((6, 70, 3, 17), {"mask": True}, 17),
+        ((6, 7, 3, 17), {}, 40),  # one has more to do
+    ]:
+        one = Problem(cell, batch, time, features, units, **extras)
+        other = Problem(cell, batch, time, features, other_units, seed=1, bias=False, **extras)
+        ways = [{}, {"go_backwards": True, "zero_output_for_mask": True}]
+        options = [{"return_sequences": return_sequences, **way} for way in ways]
+        _core.set_num_threads(1)
+        expected = []
+        for problem, own in zip((one, other), options, strict=True):
+            outputs, states, _ = problem.run(dtype, **own)
+            expected.append(arrays_of(outputs, states, problem.gradients(dtype, **own)))
+        _core.set_num_threads(threads)
+
+        def both(training, problems=(one, other), options=options):
+            return _core.run_both(
+                *(
+                    problem.run(dtype, training=training, prefix="prepare_", **own)
+                    for problem, own in zip(problems, options, strict=True)
+                )
+            )
+
+        trained = both(True)
+        gradients = _core.run_both(
+            *(
+                context.prepare_backward(*problem.d_results(dtype, return_sequences))
+                for problem, (_, _, context) in zip((one, other), trained, strict=True)
+            )
+        )
+        for want, plain, (outputs, states, _), grads in zip(
+            expected, both(False), trained, gradients, strict=True
+        ):
+            got = arrays_of(outputs, states, grads)
+            for a, b in zip(got, want, strict=True):
+                np.testing.assert_array_equal(a, b)
+            for a, b in zip(arrays_of(*plain), want, strict=False):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_two_calls_at_once_are_alike_and_fresh():
+    problem = Problem("lstm", 2, 3, 4, 5)
+
+    def call(dtype=np.float32, training=True):
+        return problem.run(dtype, training=training, prefix="prepare_")
+
+    context = problem.run(np.float32)[2]
+    for other in (call(np.float64), context.prepare_backward()):
+        with pytest.raises(TypeError, match="run_both: expected calls of the same kind and dtype"):
+            _core.run_both(call(), other)
+    one = call()
+    with pytest.raises(ValueError, match="call: expected one that has not run, got one that has"):
+        _core.run_both(one, one)
+    outputs, *_ = _core.run_both(call(), call(training=False))[1]  # training or not: alike
+    np.testing.assert_array_equal(outputs, problem.run(np.float32)[0])
+
+
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_row_does_not_depend_on_its_batch_nor_a_step_on_its_call(cell, threads):
@@ -506,7 +579,8 @@ def test_python_threads_at_once():
         assert all(pool.map(work, range(60)))
 
 
-def test_ctrl_c_ends_a_long_call():
+@pytest.mark.parametrize("calls", [1, 2])
+def test_ctrl_c_ends_a_long_call(calls):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -516,12 +590,22 @@ def test_ctrl_c_ends_a_long_call():
         *(a.astype(np.float32) for a in (problem.kernel, problem.recurrent_kernel, problem.bias)),
     )
     x = np.zeros((1, 2_000_000, 1), np.float32)  # half a minute
+
+    def run():
+        if calls == 1:
+            return layer.forward(x, return_sequences=False)
+        directions = (
+            layer.prepare_forward(x, return_sequences=False, go_backwards=way)
+            for way in (False, True)
+        )
+        return _core.run_both(*directions)
+
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     start = monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            layer.forward(x, return_sequences=False)
+            run()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -49,6 +49,23 @@ def results(cell, dtype, threads):
     return {"outputs": outputs, **named}
 
 
+def both_directions(cell, dtype, threads):
+    """Outputs and every gradient of two calls at once, the other one backwards in time."""
+    data = arrays(cell, dtype)
+    _core.set_num_threads(threads)
+    layer = _core.Recurrent(cell, data["kernel"], data["recurrent_kernel"], data["bias"])
+    ways = (False, True)
+    calls = [layer.prepare_forward_training(data["x"], go_backwards=way) for way in ways]
+    done = _core.run_both(*calls)
+    gradients = _core.run_both(*(d[2].prepare_backward(data["d_outputs"]) for d in done))
+    named = {}
+    for way, (outputs, _, _), grads in zip(ways, done, gradients, strict=True):
+        named[f"outputs {way}"] = outputs
+        for key in ("inputs", "kernel", "recurrent_kernel", "bias"):
+            named[f"d_{key} {way}"] = grads[key]
+    return named
+
+
 def pieces(cell, dtype):
     """The same outputs, each row by itself and one step after the other."""
     data = arrays(cell, dtype)
@@ -71,6 +88,8 @@ def child(file):
             for threads in THREADS:
                 for name, array in results(cell, dtype, threads).items():
                     saved[f"{cell} {dtype.__name__} {threads} {name}"] = array
+                for name, array in both_directions(cell, dtype, threads).items():
+                    saved[f"{cell} {dtype.__name__} {threads} both {name}"] = array
             saved[f"{cell} {dtype.__name__} pieces"] = pieces(cell, dtype)
     np.savez(file, **saved)
 
@@ -151,8 +170,10 @@ def test_isa_is_exact_for_any_thread_count(run, isa):
     for key, array in saved.items():
         cell, *rest = key.split(" ")
         if rest and rest[-1] != "pieces":
-            dtype, _, name = rest
-            assert np.array_equal(array, saved[f"{cell} {dtype} 1 {name}"]), key
+            dtype, _, *name = rest
+            assert np.array_equal(array, saved[" ".join([cell, dtype, "1", *name])]), key
+            if name[-1] == "False":  # the forward direction of two
+                assert np.array_equal(array, saved[f"{cell} {dtype} 1 {name[1]}"]), key
 
 
 @pytest.mark.parametrize("isa", ISAS)

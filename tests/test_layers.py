@@ -13,7 +13,7 @@ import pytest
 from reference import cells as twin
 
 import tidegate as tg
-from tidegate import layers
+from tidegate import _core, layers
 
 STEP = 1e-6  # of central differences in float64
 KERAS = importlib.util.find_spec("keras") is not None
@@ -22,6 +22,7 @@ if KERAS:
     os.environ.setdefault("KERAS_BACKEND", "numpy")
 
 RECURRENT = ("SimpleRNN", "LSTM", "GRU", "DualStateGRU")
+STATES = {"SimpleRNN": 1, "LSTM": 2, "GRU": 1, "DualStateGRU": 2}
 
 
 def normal(*shape, seed=0):
@@ -553,6 +554,107 @@ def test_bidirectional_remakes_its_layers():
     np.testing.assert_allclose(layer.get_weights()[3], normal(2, 12), rtol=1e-6)
     again = layers.deserialize(plain(layers.serialize(layer)))
     assert plain(again.get_config()) == plain(layer.get_config())
+
+
+def side_by_side(monkeypatch, allowed):
+    """Counts the engine's calls for both directions, or has each direction called by itself."""
+    calls = []
+    run_both = _core.run_both
+    monkeypatch.setattr(_core, "run_both", lambda *both: calls.append(both) or run_both(*both))
+    if not allowed:
+        monkeypatch.setattr(layers.Bidirectional, "_side_by_side", lambda self: False)
+    return calls
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("mode", ["concat", "sum", "mul", "ave", None])
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_both_directions_in_one_call_of_the_engine(monkeypatch, kind, mode, sequences, masked):
+    """The same bits as a call of each, in results, states and gradients; dropout included."""
+    x = normal(7, 5, 3).astype("float32")
+    mask = normal(7, 5, seed=1) < 0.7 if masked else None
+    initial = [normal(7, 9, seed=i).astype("float32") for i in range(2 * STATES[kind])]
+
+    def run(threads, allowed):
+        inner = getattr(layers, kind)(
+            9,
+            return_sequences=sequences,
+            return_state=True,
+            dropout=0.3,
+            recurrent_dropout=0.2,
+        )
+        tg.set_random_seed(4)
+        layer = layers.Bidirectional(inner, merge_mode=mode)
+        layer.build(x.shape)
+        randomize(layer)
+        with monkeypatch.context() as patch:
+            calls = side_by_side(patch, allowed)
+            tg.set_num_threads(threads)
+            plain = layer(x, initial_state=initial, mask=mask)
+            outputs = layer(x, initial_state=initial, mask=mask, training=True)
+            d_x = layer.backward(tuple(normal(*y.shape).astype("float32") for y in outputs))
+        assert len(calls) == (3 if allowed else 0)
+        children = (layer.forward_layer, layer.backward_layer)
+        return [
+            *(plain + outputs + (d_x,)),
+            *(w.gradient for w in layer.weights),
+            *(d for child in children for d in child.initial_state_gradients),
+        ]
+
+    before = tg.get_num_threads()
+    _core._set_parallel_threshold(0)
+    try:
+        expected = run(1, allowed=False)
+        for threads in (1, 2, 3, 7):
+            for a, b in zip(run(threads, allowed=True), expected, strict=True):
+                np.testing.assert_array_equal(a, b)
+    finally:
+        tg.set_num_threads(before)
+        _core._set_parallel_threshold(400e3)
+
+
+class CountingLSTM(layers.LSTM):
+    calls = 0
+
+    def call(self, *args, **kwargs):
+        type(self).calls += 1
+        return super().call(*args, **kwargs)
+
+
+BY_THEMSELVES = {
+    "a user's call": lambda: layers.Bidirectional(CountingLSTM(2)),
+    "a user's cell": lambda: layers.Bidirectional(layers.RNN(Decay(2))),
+    "a stack": lambda: layers.Bidirectional(layers.RNN([layers.LSTMCell(2), layers.GRUCell(2)])),
+    "a penalty": lambda: layers.Bidirectional(layers.GRU(2, activity_regularizer="l2")),
+    "two dtypes": lambda: layers.Bidirectional(
+        layers.GRU(2), backward_layer=layers.GRU(2, go_backwards=True, dtype="float64")
+    ),
+}
+
+
+@pytest.mark.parametrize("make", BY_THEMSELVES.values(), ids=BY_THEMSELVES)
+def test_directions_that_are_called_by_themselves(monkeypatch, make):
+    x = normal(3, 4, 2).astype("float32")
+    calls, before = side_by_side(monkeypatch, allowed=True), CountingLSTM.calls
+    layer = make()
+    y = layer(x)
+    assert calls == []
+    assert CountingLSTM.calls - before == 2 * isinstance(layer.forward_layer, CountingLSTM)
+    assert len(layer.losses) == 2 * (layer.forward_layer.activity_regularizer is not None)
+    np.testing.assert_array_equal(y[:, :2], layer.forward_layer(x))
+    np.testing.assert_array_equal(y[:, 2:], layer.backward_layer(x))
+
+
+def test_a_call_replaced_in_an_instance_is_called():
+    layer = layers.Bidirectional(layers.GRU(2))
+    x = normal(3, 4, 2).astype("float32")
+    y = layer(x)
+    seen = []
+    call = layer.backward_layer.call
+    layer.backward_layer.call = lambda *a, **k: seen.append(a) or call(*a, **k)
+    np.testing.assert_array_equal(layer(x), y)
+    assert len(seen) == 1
 
 
 # ---- Layer --------------------------------------------------------------------------------------

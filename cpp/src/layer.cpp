@@ -81,27 +81,77 @@ struct Plan {
   int threads;
   Split split;
 };
+// What a plan depends on.
+struct Work {
+  double flops, step_flops;
+  int64_t batch, panels;
+  int recurrent_products;
+  bool operator==(const Work& other) const {
+    return flops == other.flops && step_flops == other.step_flops && batch == other.batch &&
+           panels == other.panels && recurrent_products == other.recurrent_products;
+  }
+};
 
-// Rows where every thread gets a few (they meet nobody); else units, if a step has enough work to
-// pay for meeting the others after it.
-Plan plan(double flops, double step_flops, int64_t batch, int64_t panels, int recurrent_products) {
-  const int most = threads_for(flops);
+// For at most so many threads. Rows where every thread gets a few (they meet nobody); else units,
+// if a step has enough work to pay for meeting the others after it.
+Plan plan(const Work& work, int most) {
   if (most == 1) return {1, Split::rows};
-  if (batch >= 3 * most) return {most, Split::rows};
-  const int by_units = static_cast<int>(
-      std::min<int64_t>({most, panels, threads_for(step_flops * 20 / recurrent_products)}));
-  const int by_rows = static_cast<int>(std::min<int64_t>(most, batch));
+  if (work.batch >= 3 * most) return {most, Split::rows};
+  const int by_units = static_cast<int>(std::min<int64_t>(
+      {most, work.panels, threads_for(work.step_flops * 20 / work.recurrent_products)}));
+  const int by_rows = static_cast<int>(std::min<int64_t>(most, work.batch));
   if (by_units > 1 && by_units >= by_rows) return {by_units, Split::units};
   return {by_rows, Split::rows};
 }
 
-struct PollState {
+Plan plan(const Work& work) { return plan(work, threads_for(work.flops)); }
+
+// Of each of two calls that run side by side; no threads: one after the other is better. It is for
+// unlike calls, of which one would wait for the other, and where an odd thread would be left over.
+Plan plan(const Work& one, const Work& other) {
+  const int each = threads_for(one.flops + other.flops) / 2;
+  if (!(one == other) || one.batch == 0 || each == 0 || 2 * each < plan(one).threads)
+    return {0, Split::rows};
+  return plan(one, each);
+}
+
+// The poll of one or two calls. The calling thread asks it; who runs the other call meanwhile
+// stops with it.
+struct Stopping {
   Poll poll;
+  std::atomic<bool> stopped{false};
+};
+
+// A call made ready for the kernels: their arguments and the memory behind them.
+struct Job {
+  Stopping* stopping = nullptr;
+  bool on_caller = true;
+  int32_t stop = 0;
   static bool ask(void* data) {
-    auto& self = *static_cast<PollState*>(data);
-    return self.poll.ask(self.poll.data);
+    const Job& job = *static_cast<Job*>(data);
+    Stopping& all = *job.stopping;
+    if (job.on_caller && !all.stopped.load(std::memory_order_relaxed) &&
+        all.poll.ask(all.poll.data))
+      all.stopped.store(true, std::memory_order_relaxed);
+    return all.stopped.load(std::memory_order_relaxed);
+  }
+  template <class T>
+  void stops(ForwardArgs<T>& a, Stopping& all) {
+    stopping = &all;
+    a.stop = &stop;
+    a.poll = all.poll.ask ? ask : nullptr;
+    a.poll_data = this;
   }
 };
+
+template <class J>
+void run(J* jobs, int count, int threads_each, double flops) {
+  side_by_side(count, count * threads_each, flops, [&](int i, const Place& place) {
+    if (place.thread == 0) jobs[i].on_caller = place.group == 0;
+    jobs[i].run(place);
+  });
+  if (jobs[0].stopping->stopped) throw Interrupted();
+}
 
 }  // namespace
 
@@ -204,6 +254,40 @@ struct Recurrent<T>::Impl {
   int64_t saved_size(int64_t rows) const {
     return cell.info.two_phases ? rounded(rows * padded<T>(units) * saved_vectors()) : 0;
   }
+
+  Work work(int64_t batch, double flops) const {
+    return {flops, 2.0 * gates() * units * units * batch, batch, panels(),
+            cell.info.two_phases ? 2 : 1};
+  }
+  struct ForwardJob;
+  struct BackwardJob;
+  void check(const ForwardCall<T>& call) const;
+  void prepare(const ForwardCall<T>& call, const Plan& plan, ForwardJob& job) const;
+  void prepare(const BackwardCall<T>& call, const Plan& plan, BackwardJob& job) const;
+  void clear(const LayerGradients<T>& gradients) const;
+  static void forward(const ForwardCall<T>* calls, int count, Poll poll);
+  static void backward(const BackwardCall<T>* calls, int count, Poll poll);
+};
+
+template <class T>
+struct Recurrent<T>::Impl::ForwardJob : Job {
+  const CellKernels<T>* cell = nullptr;
+  ForwardArgs<T> args{};
+  std::unique_ptr<typename Context<T>::Data> kept;  // with a context
+  typename Context<T>::Data local;
+  Buffer<T> dropped_state, dropped_x, projection;
+  Buffer<int32_t> projected_rows, row_ids;
+  void run(const Place& at) { cell->forward(args, at.thread, at.threads, at.barrier); }
+};
+
+template <class T>
+struct Recurrent<T>::Impl::BackwardJob : Job {
+  const CellKernels<T>* cell = nullptr;
+  ForwardArgs<T> forward{};
+  BackwardArgs<T> args{};
+  Buffer<T> d_state[kMaxStates], d_z[2], sums, packed_rows;
+  Buffer<int32_t> place[2], unmasked[2], row_ids, first_valid;
+  void run(const Place& at) { cell->backward(args, at.thread, at.threads, at.barrier); }
 };
 
 template <class T>
@@ -261,21 +345,24 @@ void Recurrent<T>::prepare_training(const T* kernel, const T* recurrent_kernel) 
 }
 
 template <class T>
-void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& out,
-                           Context<T>* context, Poll poll) const {
-  const Impl& m = *impl;
-  check_size("batch", in.batch, 0);
-  check_size("time", in.time, 1);
-  if (in.batch == 0) return;
-  if (context && !m.prepared.load(std::memory_order_acquire))
+void Recurrent<T>::Impl::check(const ForwardCall<T>& call) const {
+  check_size("batch", call.input.batch, 0);
+  check_size("time", call.input.time, 1);
+  if (call.input.batch > 0 && call.context && !prepared.load(std::memory_order_acquire))
     throw Error(
         "Recurrent.forward: expected prepare_training before a call with a context, got none");
-  const int states = m.cell.info.states, gates = m.gates();
-  const double flops = m.flops(in.batch * in.time);
-  const Plan plan = tidegate::plan(flops, 2.0 * gates * m.units * m.units * in.batch, in.batch,
-                                   m.panels(), m.cell.info.two_phases ? 2 : 1);
+}
 
-  ForwardArgs<T> a = m.weights();
+template <class T>
+void Recurrent<T>::Impl::prepare(const ForwardCall<T>& call, const Plan& plan,
+                                 ForwardJob& job) const {
+  const Impl& m = *this;
+  const SequenceInput<T>& in = call.input;
+  const SequenceOutput<T>& out = call.output;
+  const int states = m.cell.info.states, gates = m.gates();
+  job.cell = &m.cell;
+  ForwardArgs<T>& a = job.args;
+  a = m.weights();
   a.batch = in.batch, a.time = in.time;
   a.split = plan.split;
   const int64_t last = in.go_backwards ? in.time - 1 : 0, direction = in.go_backwards ? -1 : 1;
@@ -294,11 +381,9 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
 
   // Memory. The projection of a chunk should stay in L2, but a product wants some tiles of rows per
   // pass over W.
-  typename Context<T>::Data local;
-  std::unique_ptr<typename Context<T>::Data> kept =
-      context ? std::make_unique<typename Context<T>::Data>() : nullptr;
-  typename Context<T>::Data& memory = kept ? *kept : local;
-  a.training = context != nullptr;
+  if (call.context) job.kept = std::make_unique<typename Context<T>::Data>();
+  typename Context<T>::Data& memory = job.kept ? *job.kept : job.local;
+  a.training = call.context != nullptr;
   a.slices = a.training ? in.time + 1 : 2;
   const int64_t slice = in.batch * a.state_stride, columns = padded<T>(m.units);
   for (int s = 0; s < states; ++s) {
@@ -313,8 +398,8 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
     memory.saved.resize((a.training ? in.time : 1) * columns * in.batch * m.saved_vectors());
     a.saved = memory.saved.data();
   }
-  Buffer<T> dropped(in.recurrent_dropout ? 2 * gates * slice : 0);
-  a.dropped_state = dropped.data();
+  job.dropped_state.resize(in.recurrent_dropout ? 2 * gates * slice : 0);
+  a.dropped_state = job.dropped_state.data();
   const int64_t thread_rows =
       plan.split == Split::rows ? (in.batch + plan.threads - 1) / plan.threads : in.batch;
   const int64_t lanes = kernels<T>().lanes;
@@ -323,48 +408,71 @@ void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& 
   const int64_t row_bytes = gates * thread_columns * static_cast<int64_t>(sizeof(T));
   const int64_t rows = std::max<int64_t>(48, (256 << 10) / row_bytes);
   a.chunk = clamp((rows + thread_rows - 1) / thread_rows, 1, in.time);
-  Buffer<T> dropped_x(in.input_dropout ? plan.threads * gates * a.chunk * in.batch * m.features
-                                       : 0);
-  a.dropped_x = dropped_x.data();
-  Buffer<T> projection(a.chunk * in.batch * gates * columns);
-  a.projection = projection.data();
-  Buffer<int32_t> projected_rows(in.mask ? plan.threads * 2 * a.chunk * in.batch : 0);
-  a.projected_rows = projected_rows.data();
-  Buffer<int32_t> row_ids(plan.threads * in.batch);
-  a.row_ids = row_ids.data();
-
-  int32_t stop = 0;
-  PollState poll_state{poll};
-  a.stop = &stop;
-  if (poll.ask) a.poll = PollState::ask, a.poll_data = &poll_state;
-  parallel(plan.threads, flops, [&](int thread, int threads, Barrier* barrier) {
-    m.cell.forward(a, thread, threads, barrier);
-  });
-  if (stop) throw Interrupted();
-  if (kept) {
-    kept->args = a;
-    context->data = std::move(kept);
-  }
+  job.dropped_x.resize(in.input_dropout ? plan.threads * gates * a.chunk * in.batch * m.features
+                                        : 0);
+  a.dropped_x = job.dropped_x.data();
+  job.projection.resize(a.chunk * in.batch * gates * columns);
+  a.projection = job.projection.data();
+  job.projected_rows.resize(in.mask ? plan.threads * 2 * a.chunk * in.batch : 0);
+  a.projected_rows = job.projected_rows.data();
+  job.row_ids.resize(plan.threads * in.batch);
+  a.row_ids = job.row_ids.data();
 }
 
 template <class T>
-void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T>& d_out,
-                            const LayerGradients<T>& gradients, Poll poll) const {
-  const Impl& m = *impl;
-  const int gates = m.gates(), states = m.cell.info.states;
-  if (!context.data) {  // a batch of no rows
-    std::fill_n(gradients.kernel, m.features * gates * m.units, T(0));
-    std::fill_n(gradients.recurrent_kernel, m.units * gates * m.units, T(0));
-    if (gradients.bias) std::fill_n(gradients.bias, m.cell.info.bias_rows * gates * m.units, T(0));
+void Recurrent<T>::Impl::forward(const ForwardCall<T>* calls, int count, Poll poll) {
+  Work work[kMostGroups]{};
+  for (int i = 0; i < count; ++i) {
+    const Impl& m = *calls[i].layer->impl;
+    m.check(calls[i]);
+    work[i] = m.work(calls[i].input.batch, m.flops(calls[i].input.batch * calls[i].input.time));
+  }
+  if (count == 1 && work[0].batch == 0) return;
+  const Plan plan = count == 1 ? tidegate::plan(work[0]) : tidegate::plan(work[0], work[1]);
+  if (plan.threads == 0) {
+    for (int i = 0; i < count; ++i) forward(calls + i, 1, poll);
     return;
   }
-  ForwardArgs<T> a = context.data->args;
-  const double flops = 2 * m.flops(a.batch * a.time);
-  const Plan plan = tidegate::plan(flops, 2.0 * gates * m.units * m.units * a.batch, a.batch,
-                                   m.panels(), m.cell.info.two_phases ? 2 : 1);
+  ForwardJob jobs[kMostGroups];
+  Stopping stopping{poll};
+  for (int i = 0; i < count; ++i) {
+    calls[i].layer->impl->prepare(calls[i], plan, jobs[i]);
+    jobs[i].stops(jobs[i].args, stopping);
+  }
+  run(jobs, count, plan.threads, count * work[0].flops);
+  for (int i = 0; i < count; ++i)
+    if (jobs[i].kept) {
+      jobs[i].kept->args = jobs[i].args;
+      calls[i].context->data = std::move(jobs[i].kept);
+    }
+}
+
+template <class T>
+void Recurrent<T>::forward(const SequenceInput<T>& in, const SequenceOutput<T>& out,
+                           Context<T>* context, Poll poll) const {
+  const ForwardCall<T> call{this, in, out, context};
+  Impl::forward(&call, 1, poll);
+}
+
+template <class T>
+void Recurrent<T>::forward_both(const ForwardCall<T>& one, const ForwardCall<T>& other, Poll poll) {
+  const ForwardCall<T> calls[]{one, other};
+  Impl::forward(calls, 2, poll);
+}
+
+template <class T>
+void Recurrent<T>::Impl::prepare(const BackwardCall<T>& call, const Plan& plan,
+                                 BackwardJob& job) const {
+  const Impl& m = *this;
+  const SequenceGradients<T>& d_out = call.d_output;
+  const LayerGradients<T>& gradients = call.gradients;
+  const int states = m.cell.info.states;
+  job.cell = &m.cell;
+  ForwardArgs<T>& a = job.forward;
+  a = call.context->data->args;
   a.split = plan.split;
 
-  BackwardArgs<T> g{};
+  BackwardArgs<T>& g = job.args;
   g.forward = &a;
   g.kernel_transposed = m.kernel_transposed.data();
   g.recurrent_kernel_transposed = m.recurrent_kernel_transposed.data();
@@ -379,12 +487,11 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
   g.d_recurrent_kernel = gradients.recurrent_kernel;
   g.d_bias = gradients.bias;
   const int64_t slice = a.batch * a.state_stride, columns = padded<T>(m.units);
-  Buffer<T> d_state[kMaxStates];
   for (int s = 0; s < states; ++s) {
     g.d_final_state[s] = d_out.final_state[s];
     g.d_initial_state[s] = gradients.initial_state[s];
-    d_state[s].resize(slice);
-    g.d_state[s] = d_state[s].data();
+    job.d_state[s].resize(slice);
+    g.d_state[s] = job.d_state[s].data();
   }
   // The chunk depends on the shapes alone: it sets the order in which the weights' gradients add
   // up. Long enough that their sums are not carried in and out of the tiles too often, short enough
@@ -392,32 +499,66 @@ void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T
   const int64_t row_bytes = m.cell.info.gradient_slots * columns * static_cast<int64_t>(sizeof(T));
   g.chunk = clamp(clamp((8 << 20) / row_bytes, 256, 768) / a.batch, 1, a.time);
   const int64_t chunk_rows = g.chunk * a.batch;
-  Buffer<T> d_z[2];
-  Buffer<int32_t> place[2], unmasked[2];
   for (int i = 0; i < 2; ++i) {
-    d_z[i].resize((chunk_rows + 1) * m.cell.info.gradient_slots * columns);
-    place[i].resize(chunk_rows);
-    unmasked[i].resize(chunk_rows + 1);
-    g.d_z[i] = d_z[i].data(), g.place[i] = place[i].data(), g.unmasked[i] = unmasked[i].data();
+    job.d_z[i].resize((chunk_rows + 1) * m.cell.info.gradient_slots * columns);
+    job.place[i].resize(chunk_rows);
+    job.unmasked[i].resize(chunk_rows + 1);
+    g.d_z[i] = job.d_z[i].data();
+    g.place[i] = job.place[i].data(), g.unmasked[i] = job.unmasked[i].data();
   }
   const Dropouts dropouts{a.input_dropout != nullptr, a.recurrent_dropout != nullptr};
-  Buffer<T> sums(m.cell.weight_sums_size(m.features, m.units, dropouts));
-  g.weight_sums = sums.data();
-  Buffer<T> packed_rows(m.cell.packed_rows_size(m.features, m.units, dropouts, chunk_rows));
-  g.packed_rows = packed_rows.data();
-  Buffer<int32_t> row_ids(plan.threads * a.batch), first_valid(a.mask ? a.batch : 0);
-  g.row_ids = row_ids.data();
-  g.first_valid = first_valid.data();
+  job.sums.resize(m.cell.weight_sums_size(m.features, m.units, dropouts));
+  g.weight_sums = job.sums.data();
+  job.packed_rows.resize(m.cell.packed_rows_size(m.features, m.units, dropouts, chunk_rows));
+  g.packed_rows = job.packed_rows.data();
+  job.row_ids.resize(plan.threads * a.batch), job.first_valid.resize(a.mask ? a.batch : 0);
+  g.row_ids = job.row_ids.data();
+  g.first_valid = job.first_valid.data();
+}
 
-  int32_t stop = 0;
-  PollState poll_state{poll};
-  a.stop = &stop;
-  a.poll = poll.ask ? PollState::ask : nullptr;
-  a.poll_data = &poll_state;
-  parallel(plan.threads, flops, [&](int thread, int threads, Barrier* barrier) {
-    m.cell.backward(g, thread, threads, barrier);
-  });
-  if (stop) throw Interrupted();
+template <class T>
+void Recurrent<T>::Impl::backward(const BackwardCall<T>* calls, int count, Poll poll) {
+  Work work[kMostGroups]{};
+  for (int i = 0; i < count; ++i)
+    if (const auto* data = calls[i].context->data.get()) {
+      const Impl& m = *calls[i].layer->impl;
+      work[i] = m.work(data->args.batch, 2 * m.flops(data->args.batch * data->args.time));
+    }
+  if (count == 1 && work[0].batch == 0) return calls[0].layer->impl->clear(calls[0].gradients);
+  const Plan plan = count == 1 ? tidegate::plan(work[0]) : tidegate::plan(work[0], work[1]);
+  if (plan.threads == 0) {
+    for (int i = 0; i < count; ++i) backward(calls + i, 1, poll);
+    return;
+  }
+  BackwardJob jobs[kMostGroups];
+  Stopping stopping{poll};
+  for (int i = 0; i < count; ++i) {
+    calls[i].layer->impl->prepare(calls[i], plan, jobs[i]);
+    jobs[i].stops(jobs[i].forward, stopping);
+  }
+  run(jobs, count, plan.threads, count * work[0].flops);
+}
+
+// Of a batch of no rows.
+template <class T>
+void Recurrent<T>::Impl::clear(const LayerGradients<T>& gradients) const {
+  std::fill_n(gradients.kernel, features * gates() * units, T(0));
+  std::fill_n(gradients.recurrent_kernel, units * gates() * units, T(0));
+  if (gradients.bias) std::fill_n(gradients.bias, cell.info.bias_rows * gates() * units, T(0));
+}
+
+template <class T>
+void Recurrent<T>::backward(const Context<T>& context, const SequenceGradients<T>& d_out,
+                            const LayerGradients<T>& gradients, Poll poll) const {
+  const BackwardCall<T> call{this, &context, d_out, gradients};
+  Impl::backward(&call, 1, poll);
+}
+
+template <class T>
+void Recurrent<T>::backward_both(const BackwardCall<T>& one, const BackwardCall<T>& other,
+                                 Poll poll) {
+  const BackwardCall<T> calls[]{one, other};
+  Impl::backward(calls, 2, poll);
 }
 
 template <class T>

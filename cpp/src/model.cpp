@@ -251,15 +251,15 @@ template <class T>
 void run(const GraphLayer<T>& layer, const T* x, const Dims& in, Mask& mask, T* y, Poll poll);
 
 template <class T>
-void run_recurrent(const GraphLayer<T>& layer, const T* x, const Dims& in, const Mask& mask,
-                   bool zero_output, T* y, Poll poll) {
-  SequenceInput<T> input;
-  input.batch = in[0], input.time = in[1], input.x = x;
-  if (mask.axes == 2) input.mask = mask.used.data();
-  input.go_backwards = layer.go_backwards, input.zero_output_for_mask = zero_output;
-  SequenceOutput<T> output;
-  (layer.return_sequences ? output.outputs : output.last_output) = y;
-  layer.recurrent->forward(input, output, nullptr, poll);
+ForwardCall<T> recurrent_call(const GraphLayer<T>& layer, const T* x, const Dims& in,
+                              const Mask& mask, bool zero_output, T* y) {
+  ForwardCall<T> call;
+  call.layer = layer.recurrent.get();
+  call.input.batch = in[0], call.input.time = in[1], call.input.x = x;
+  if (mask.axes == 2) call.input.mask = mask.used.data();
+  call.input.go_backwards = layer.go_backwards, call.input.zero_output_for_mask = zero_output;
+  (layer.return_sequences ? call.output.outputs : call.output.last_output) = y;
+  return call;
 }
 
 template <class T>
@@ -270,8 +270,9 @@ void run_bidirectional(const GraphLayer<T>& layer, const T* x, const Dims& in, c
   const int64_t n = layer.children[0].recurrent->units(), m = layer.children[1].recurrent->units();
   Buffer<T> forward(rows * n), backward(rows * m);
   // As Keras: where sequences are returned, masked steps are zero in both.
-  run_recurrent(layer.children[0], x, in, mask, sequences, forward.data(), poll);
-  run_recurrent(layer.children[1], x, in, mask, sequences, backward.data(), poll);
+  Recurrent<T>::forward_both(
+      recurrent_call(layer.children[0], x, in, mask, sequences, forward.data()),
+      recurrent_call(layer.children[1], x, in, mask, sequences, backward.data()), poll);
   for (int64_t row = 0; row < rows; ++row) {
     const T* a = forward.data() + row * n;
     const T* b =
@@ -297,10 +298,12 @@ template <class T>
 void run(const GraphLayer<T>& layer, const T* x, const Dims& in, Mask& mask, T* y, Poll poll) {
   const int64_t total = product(in), columns = in.back(), rows = columns ? total / columns : 0;
   switch (layer.kind) {
-    case LayerKind::recurrent:
-      run_recurrent(layer, x, in, mask, layer.zero_output_for_mask, y, poll);
+    case LayerKind::recurrent: {
+      const auto call = recurrent_call(layer, x, in, mask, layer.zero_output_for_mask, y);
+      layer.recurrent->forward(call.input, call.output, nullptr, poll);
       if (!layer.return_sequences) mask.axes = 0;
       return;
+    }
     case LayerKind::bidirectional:
       run_bidirectional(layer, x, in, mask, y, poll);
       if (!layer.return_sequences) mask.axes = 0;

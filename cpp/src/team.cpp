@@ -59,8 +59,7 @@ struct Worker {
   enum Offer : int { none, offered, taken };
   Task task = nullptr;
   void* data = nullptr;
-  int thread = 0, threads = 0;
-  Barrier* barrier = nullptr;
+  Place place{};
   std::atomic<int>* pending = nullptr;
   alignas(64) std::atomic<int> offer{none};
   std::atomic<bool> started{false};
@@ -109,7 +108,7 @@ struct Worker {
           std::this_thread::yield();
       started.store(false, std::memory_order_relaxed);
       offer.store(none, std::memory_order_relaxed);
-      task(data, thread, threads, barrier);
+      task(data, place);
       pending->fetch_sub(1, std::memory_order_acq_rel);
     }
   }
@@ -255,7 +254,7 @@ int gather(Team& crew, int count, double flops, Worker** taken) {
 
 }  // namespace
 
-void team_run(int max_threads, double flops, Task task, void* data) {
+void team_run(int max_threads, int max_groups, double flops, Task task, void* data) {
   FlushDenormals flush;
   if (max_threads > 1) {
     Team& crew = team();
@@ -265,24 +264,30 @@ void team_run(int max_threads, double flops, Task task, void* data) {
     if (lock.owns_lock() && (everybody || !crew.crowding.alone(start))) {
       crew.grow(max_threads - 1);
       const int helpers = gather(crew, max_threads - 1, flops, crew.taken.data());
-      Barrier barrier(helpers + 1);
+      const int threads = helpers + 1, groups = std::min({max_groups, threads, kMostGroups});
+      const auto size = [&](int group) { return (threads - group + groups - 1) / groups; };
+      Barrier barriers[kMostGroups] = {Barrier(size(0)), Barrier(size(1))};
+      const auto place = [&](int thread) {
+        const int group = thread % groups;
+        return Place{group, groups, thread / groups, size(group), &barriers[group]};
+      };
       std::atomic<int> pending{helpers};
       for (int i = 0; i < helpers; ++i) {
         Worker& worker = *crew.taken[i];
-        worker.task = task, worker.data = data, worker.thread = i + 1;
-        worker.threads = helpers + 1;
-        worker.barrier = &barrier, worker.pending = &pending;
+        worker.task = task, worker.data = data, worker.place = place(i + 1);
+        worker.pending = &pending;
         worker.started.store(true, std::memory_order_release);
       }
-      task(data, 0, helpers + 1, &barrier);
-      wait_until([&] { return pending.load(std::memory_order_acquire) == 0; }, barrier.stalled);
+      task(data, place(0));
+      wait_until([&] { return pending.load(std::memory_order_acquire) == 0; }, barriers[0].stalled);
       if (helpers > 0)
-        crew.crowding.learn(start, Clock::now(), helpers + 1, barrier.stalled.load());
+        crew.crowding.learn(start, Clock::now(), threads,
+                            barriers[0].stalled.load() + barriers[1].stalled.load());
       return;
     }
   }
   Barrier alone(1);
-  task(data, 0, 1, &alone);
+  task(data, Place{0, 1, 0, 1, &alone});
 }
 
 int threads_for(double flops) {

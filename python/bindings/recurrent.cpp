@@ -1,3 +1,4 @@
+#include <atomic>
 #include <chrono>
 #include <memory>
 
@@ -45,15 +46,23 @@ struct CallOptions {
   py::object input_dropout, recurrent_dropout;
 };
 
-struct ContextBase {
+// A call with its arguments checked and its results allocated. Runs once.
+struct CallBase {
+  virtual ~CallBase() = default;
+  virtual py::object run() = 0;
+  virtual py::tuple run_with(CallBase& other) = 0;
+};
+
+struct ContextBase : std::enable_shared_from_this<ContextBase> {
   virtual ~ContextBase() = default;
-  virtual py::dict backward(const py::object& d_outputs, const py::object& d_states,
-                            bool inputs) const = 0;
+  virtual std::unique_ptr<CallBase> backward(const py::object& d_outputs,
+                                             const py::object& d_states, bool inputs) const = 0;
 };
 
 struct RecurrentBase : std::enable_shared_from_this<RecurrentBase> {
   virtual ~RecurrentBase() = default;
-  virtual py::tuple forward(const py::object& x, const CallOptions& options, bool training) = 0;
+  virtual std::unique_ptr<CallBase> forward(const py::object& x, const CallOptions& options,
+                                            bool training) = 0;
   virtual std::string cell() const = 0;
   virtual int64_t features() const = 0;
   virtual int64_t units() const = 0;
@@ -94,63 +103,132 @@ std::vector<py::array_t<T>> state_list(const std::string& subject, const char* w
   return arrays;
 }
 
+// What derives from this has call(poll) and call_both(other, poll), without the GIL, and result().
+template <class Self>
+struct CallOf : CallBase {
+  py::object run() final {
+    start();
+    Signals signals;
+    without_gil([&] { self().call(signals.poll()); });
+    return self().result();
+  }
+  py::tuple run_with(CallBase& other_call) final {
+    auto* other = dynamic_cast<Self*>(&other_call);
+    if (!other)
+      throw py::type_error("run_both: expected calls of the same kind and dtype, got others");
+    start();
+    other->start();
+    Signals signals;
+    without_gil([&] { self().call_both(*other, signals.poll()); });
+    return py::make_tuple(self().result(), other->result());
+  }
+
+ private:
+  Self& self() { return static_cast<Self&>(*this); }
+  void start() {
+    if (started.exchange(true))
+      throw py::value_error("call: expected one that has not run, got one that has");
+  }
+  std::atomic<bool> started{false};
+};
+
 template <class T>
 struct RecurrentOf;
 
 template <class T>
 struct ContextOf final : ContextBase {
   std::shared_ptr<RecurrentOf<T>> layer;
-  py::array_t<T> x, input_dropout, recurrent_dropout;
-  py::array mask;
+  py::object x, mask, input_dropout, recurrent_dropout;
   Context<T> context;
+  py::ssize_t batch = 0, time = 0;
   bool return_sequences = true;
 
-  py::dict backward(const py::object& d_outputs_object, const py::object& d_states,
-                    bool inputs) const override {
-    const auto& core = layer->layer;
-    const std::string subject = core.cell().name + " backward";
-    const py::ssize_t batch = x.shape(0), time = x.shape(1), units = core.units(),
-                      features = core.features();
-    const py::ssize_t columns = core.cell().gates * units;
-    const int states = core.cell().states;
-    SequenceGradients<T> d_out;
-    py::array_t<T> d_outputs;
-    if (!d_outputs_object.is_none()) {
-      d_outputs = checked<T>(subject, "d_outputs", d_outputs_object,
-                             return_sequences ? Shape{batch, time, units} : Shape{batch, units});
-      (return_sequences ? d_out.outputs : d_out.last_output) = d_outputs.data();
-    }
-    const auto d_state_arrays =
-        state_list<T>(subject, "d_states", d_states, states, {batch, units}, d_out.final_state);
+  std::unique_ptr<CallBase> backward(const py::object& d_outputs, const py::object& d_states,
+                                     bool inputs) const override;
+};
 
-    LayerGradients<T> gradients;
-    py::array_t<T> d_x, d_bias, d_kernel(Shape{features, columns}),
-        d_recurrent_kernel(Shape{units, columns});
-    if (inputs) {
-      d_x = py::array_t<T>(Shape{batch, time, features});
-      gradients.x = d_x.mutable_data();
-    }
-    gradients.kernel = d_kernel.mutable_data();
-    gradients.recurrent_kernel = d_recurrent_kernel.mutable_data();
-    if (layer->has_bias) {
-      d_bias = py::array_t<T>(core.cell().bias_rows == 2 ? Shape{2, columns} : Shape{columns});
-      gradients.bias = d_bias.mutable_data();
-    }
-    py::list d_initial;
-    for (int s = 0; s < states; ++s) {
-      py::array_t<T> d(Shape{batch, units});
-      gradients.initial_state[s] = d.mutable_data();
-      d_initial.append(d);
-    }
-    Signals signals;
-    without_gil([&] { core.backward(context, d_out, gradients, signals.poll()); });
-    py::dict result;
-    result["inputs"] = inputs ? py::object(d_x) : py::none();
-    result["kernel"] = d_kernel;
-    result["recurrent_kernel"] = d_recurrent_kernel;
-    result["bias"] = layer->has_bias ? py::object(d_bias) : py::none();
-    result["initial_state"] = d_initial;
-    return result;
+template <class T>
+struct BackwardCallOf final : CallOf<BackwardCallOf<T>> {
+  std::shared_ptr<const ContextBase> context;
+  std::vector<py::array_t<T>> keeps;  // what comes in
+  BackwardCall<T> core;
+  py::dict results;
+
+  void call(Poll poll) { core.layer->backward(*core.context, core.d_output, core.gradients, poll); }
+  void call_both(BackwardCallOf& other, Poll poll) {
+    Recurrent<T>::backward_both(core, other.core, poll);
+  }
+  py::object result() { return results; }
+};
+
+template <class T>
+std::unique_ptr<CallBase> ContextOf<T>::backward(const py::object& d_outputs_object,
+                                                 const py::object& d_states, bool inputs) const {
+  const auto& core = layer->layer;
+  const std::string subject = core.cell().name + " backward";
+  const py::ssize_t units = core.units(), features = core.features();
+  const py::ssize_t columns = core.cell().gates * units;
+  const int states = core.cell().states;
+  auto call = std::make_unique<BackwardCallOf<T>>();
+  call->context = shared_from_this();
+  call->core.layer = &core, call->core.context = &context;
+  SequenceGradients<T>& d_out = call->core.d_output;
+  LayerGradients<T>& gradients = call->core.gradients;
+  call->keeps =
+      state_list<T>(subject, "d_states", d_states, states, {batch, units}, d_out.final_state);
+  if (!d_outputs_object.is_none()) {
+    call->keeps.push_back(
+        checked<T>(subject, "d_outputs", d_outputs_object,
+                   return_sequences ? Shape{batch, time, units} : Shape{batch, units}));
+    (return_sequences ? d_out.outputs : d_out.last_output) = call->keeps.back().data();
+  }
+  const auto result = [&](const char* name, const Shape& shape) {
+    py::array_t<T> array(shape);
+    call->results[name] = array;
+    return array.mutable_data();
+  };
+  for (const char* name : {"inputs", "bias"}) call->results[name] = py::none();
+  if (inputs) gradients.x = result("inputs", {batch, time, features});
+  gradients.kernel = result("kernel", {features, columns});
+  gradients.recurrent_kernel = result("recurrent_kernel", {units, columns});
+  if (layer->has_bias)
+    gradients.bias =
+        result("bias", core.cell().bias_rows == 2 ? Shape{2, columns} : Shape{columns});
+  py::list d_initial;
+  for (int s = 0; s < states; ++s) {
+    py::array_t<T> d(Shape{batch, units});
+    gradients.initial_state[s] = d.mutable_data();
+    d_initial.append(d);
+  }
+  call->results["initial_state"] = d_initial;
+  return call;
+}
+
+template <class T>
+struct ForwardCallOf final : CallOf<ForwardCallOf<T>> {
+  std::shared_ptr<RecurrentOf<T>> layer;
+  std::vector<py::array_t<T>> keeps;  // the initial states
+  py::object x, mask, input_dropout, recurrent_dropout, outputs;
+  ForwardCall<T> core;
+  py::list final_states;
+  std::unique_ptr<ContextOf<T>> context;
+
+  void pack() {
+    if (context)
+      layer->layer.prepare_training(layer->kernel.data(), layer->recurrent_kernel.data());
+  }
+  void call(Poll poll) {
+    pack();
+    core.layer->forward(core.input, core.output, core.context, poll);
+  }
+  void call_both(ForwardCallOf& other, Poll poll) {
+    pack();
+    other.pack();
+    Recurrent<T>::forward_both(core, other.core, poll);
+  }
+  py::object result() {
+    if (!context) return py::make_tuple(outputs, final_states);
+    return py::make_tuple(outputs, final_states, std::shared_ptr<ContextBase>(std::move(context)));
   }
 };
 
@@ -166,67 +244,67 @@ struct RecurrentOf final : RecurrentBase {
               recurrent_kernel.data(), has_bias ? bias.data() : nullptr, activation,
               recurrent_activation) {}
 
-  py::tuple forward(const py::object& x_object, const CallOptions& options,
-                    bool training) override {
+  std::unique_ptr<CallBase> forward(const py::object& x_object, const CallOptions& options,
+                                    bool training) override {
     const std::string& subject = layer.cell().name;
     const py::ssize_t units = layer.units();
     const int states = layer.cell().states, gates = layer.cell().gates;
+    auto call = std::make_unique<ForwardCallOf<T>>();
+    call->layer = std::static_pointer_cast<RecurrentOf<T>>(shared_from_this());
     const auto x = checked<T>(subject, "x", x_object, {-1, -1, layer.features()});
     const py::ssize_t batch = x.shape(0), time = x.shape(1);
     if (time == 0)
       throw py::value_error(subject + ": expected at least one time step, got x with shape " +
                             to_string(shape_of(x)));
-    SequenceInput<T> in;
+    call->x = x;
+    call->core.layer = &layer;
+    SequenceInput<T>& in = call->core.input;
     in.batch = batch, in.time = time;
     in.x = x.data();
     in.go_backwards = options.go_backwards, in.zero_output_for_mask = options.zero_output_for_mask;
-    const auto initial = state_list<T>(subject, "initial_state", options.initial_state, states,
-                                       {batch, units}, in.initial_state);
-    py::array mask;
+    call->keeps = state_list<T>(subject, "initial_state", options.initial_state, states,
+                                {batch, units}, in.initial_state);
     if (!options.mask.is_none()) {
       if (!py::isinstance<py::array_t<bool>>(options.mask))
         throw py::type_error(subject + ": expected mask to be a NumPy array of dtype bool, got " +
                              std::string(py::str(py::type::of(options.mask).attr("__name__"))));
       const auto flags = checked<bool>(subject, "mask", options.mask, {batch, time});
       in.mask = reinterpret_cast<const uint8_t*>(flags.data());
-      mask = flags;
+      call->mask = flags;
     }
-    py::array_t<T> input_dropout, recurrent_dropout;
     if (!options.input_dropout.is_none()) {
-      input_dropout = checked<T>(subject, "input_dropout", options.input_dropout,
-                                 {gates, batch, static_cast<py::ssize_t>(layer.features())});
-      in.input_dropout = input_dropout.data();
+      const auto factors = checked<T>(subject, "input_dropout", options.input_dropout,
+                                      {gates, batch, static_cast<py::ssize_t>(layer.features())});
+      in.input_dropout = factors.data();
+      call->input_dropout = factors;
     }
     if (!options.recurrent_dropout.is_none()) {
-      recurrent_dropout = checked<T>(subject, "recurrent_dropout", options.recurrent_dropout,
-                                     {gates, batch, units});
-      in.recurrent_dropout = recurrent_dropout.data();
+      const auto factors = checked<T>(subject, "recurrent_dropout", options.recurrent_dropout,
+                                      {gates, batch, units});
+      in.recurrent_dropout = factors.data();
+      call->recurrent_dropout = factors;
     }
     py::array_t<T> outputs(options.return_sequences ? Shape{batch, time, units}
                                                     : Shape{batch, units});
-    SequenceOutput<T> out;
+    SequenceOutput<T>& out = call->core.output;
     (options.return_sequences ? out.outputs : out.last_output) = outputs.mutable_data();
-    py::list final_states;
+    call->outputs = outputs;
     for (int s = 0; s < states; ++s) {
       py::array_t<T> state(Shape{batch, units});
       out.final_state[s] = state.mutable_data();
-      final_states.append(state);
+      call->final_states.append(state);
     }
-    std::unique_ptr<ContextOf<T>> context;
     if (training) {
-      context = std::make_unique<ContextOf<T>>();
-      context->layer = std::static_pointer_cast<RecurrentOf<T>>(shared_from_this());
-      context->x = x, context->mask = mask, context->input_dropout = input_dropout,
-      context->recurrent_dropout = recurrent_dropout;
-      context->return_sequences = options.return_sequences;
+      call->context = std::make_unique<ContextOf<T>>();
+      ContextOf<T>& context = *call->context;
+      context.layer = call->layer, context.x = call->x, context.mask = call->mask,
+      context.input_dropout = call->input_dropout,
+      context.recurrent_dropout = call->recurrent_dropout;
+      context.batch = batch, context.time = time;
+      context.return_sequences = options.return_sequences;
+      call->core.context = &context.context;
     }
-    Signals signals;
-    without_gil([&] {
-      if (training) layer.prepare_training(kernel.data(), recurrent_kernel.data());
-      layer.forward(in, out, context ? &context->context : nullptr, signals.poll());
-    });
-    if (!training) return py::make_tuple(outputs, final_states);
-    return py::make_tuple(outputs, final_states, std::unique_ptr<ContextBase>(std::move(context)));
+    return call;
   }
   std::string cell() const override { return layer.cell().name; }
   int64_t features() const override { return layer.features(); }
@@ -273,11 +351,27 @@ void bind_recurrent(py::module_& m) {
                    py::arg("bias_rows") = cell.bias_rows);
     return all;
   });
-  py::class_<ContextBase>(m, "Context",
-                          "What a forward call leaves for backward; may be used many times.")
-      .def("backward", &ContextBase::backward, py::arg("d_outputs") = py::none(),
-           py::arg("d_states") = py::none(), py::kw_only(), py::arg("inputs") = true,
-           "A dict with the gradients: inputs, kernel, recurrent_kernel, bias, initial_state.");
+  py::class_<CallBase>(m, "Call", "A call made ready for run_both. Runs once.");
+  m.def(
+      "run_both", [](CallBase& one, CallBase& other) { return one.run_with(other); },
+      py::arg("one"), py::arg("other"),
+      "The results of two calls, side by side where that is faster; the same bits as by "
+      "themselves.");
+  py::class_<ContextBase, std::shared_ptr<ContextBase>> context(
+      m, "Context", "What a forward call leaves for backward; may be used many times.");
+  const auto bind_backward = [&](const char* name, auto call) {
+    context.def(
+        name,
+        [call](const ContextBase& self, const py::object& d_outputs, const py::object& d_states,
+               bool inputs) { return call(self.backward(d_outputs, d_states, inputs)); },
+        py::arg("d_outputs") = py::none(), py::arg("d_states") = py::none(), py::kw_only(),
+        py::arg("inputs") = true,
+        "A dict with the gradients: inputs, kernel, recurrent_kernel, bias, initial_state.");
+  };
+  const auto now = [](std::unique_ptr<CallBase> call) { return call->run(); };
+  const auto later = [](std::unique_ptr<CallBase> call) { return call; };
+  bind_backward("backward", now);
+  bind_backward("prepare_backward", later);
   auto recurrent =
       py::class_<RecurrentBase, std::shared_ptr<RecurrentBase>>(
           m, "Recurrent", "A recurrent layer's weights, packed for this CPU. Immutable.")
@@ -297,25 +391,27 @@ void bind_recurrent(py::module_& m) {
           .def_property_readonly("features", &RecurrentBase::features)
           .def_property_readonly("units", &RecurrentBase::units)
           .def_property_readonly("dtype", &RecurrentBase::dtype);
-  const auto bind_call = [&](const char* name, bool training) {
+  const auto bind_forward = [&](const char* name, bool training, auto call) {
     recurrent.def(
         name,
-        [training](RecurrentBase& self, const py::object& x, const py::object& initial_state,
-                   const py::object& mask, bool return_sequences, bool go_backwards,
-                   bool zero_output_for_mask, const py::object& input_dropout,
-                   const py::object& recurrent_dropout) {
-          return self.forward(x,
-                              {initial_state, mask, return_sequences, go_backwards,
-                               zero_output_for_mask, input_dropout, recurrent_dropout},
-                              training);
+        [training, call](RecurrentBase& self, const py::object& x, const py::object& initial_state,
+                         const py::object& mask, bool return_sequences, bool go_backwards,
+                         bool zero_output_for_mask, const py::object& input_dropout,
+                         const py::object& recurrent_dropout) {
+          return call(self.forward(x,
+                                   {initial_state, mask, return_sequences, go_backwards,
+                                    zero_output_for_mask, input_dropout, recurrent_dropout},
+                                   training));
         },
         py::arg("x"), py::arg("initial_state") = py::none(), py::arg("mask") = py::none(),
         py::kw_only(), py::arg("return_sequences") = true, py::arg("go_backwards") = false,
         py::arg("zero_output_for_mask") = false, py::arg("input_dropout") = py::none(),
         py::arg("recurrent_dropout") = py::none());
   };
-  bind_call("forward", false);
-  bind_call("forward_training", true);
+  bind_forward("forward", false, now);
+  bind_forward("forward_training", true, now);
+  bind_forward("prepare_forward", false, later);
+  bind_forward("prepare_forward_training", true, later);
 }
 
 }  // namespace tidegate::python

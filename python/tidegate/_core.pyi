@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypedDict, overload
+from typing import Any, Generic, TypedDict, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Result = TypeVar("Result")
 
 version: str
 
@@ -61,6 +62,31 @@ class Recurrent:
         input_dropout: Array | None = None,
         recurrent_dropout: Array | None = None,
     ) -> tuple[Array, list[Array], Context]: ...
+    # The same calls made ready for run_both.
+    def prepare_forward(
+        self,
+        x: Array,
+        initial_state: Sequence[Array] | None = None,
+        mask: Array | None = None,
+        *,
+        return_sequences: bool = True,
+        go_backwards: bool = False,
+        zero_output_for_mask: bool = False,
+        input_dropout: Array | None = None,
+        recurrent_dropout: Array | None = None,
+    ) -> Call[tuple[Array, list[Array]]]: ...
+    def prepare_forward_training(
+        self,
+        x: Array,
+        initial_state: Sequence[Array] | None = None,
+        mask: Array | None = None,
+        *,
+        return_sequences: bool = True,
+        go_backwards: bool = False,
+        zero_output_for_mask: bool = False,
+        input_dropout: Array | None = None,
+        recurrent_dropout: Array | None = None,
+    ) -> Call[tuple[Array, list[Array], Context]]: ...
 
 class Context:
     def backward(
@@ -70,6 +96,17 @@ class Context:
         *,
         inputs: bool = True,
     ) -> Gradients: ...
+    def prepare_backward(
+        self,
+        d_outputs: Array | None = None,
+        d_states: Sequence[Array | None] | None = None,
+        *,
+        inputs: bool = True,
+    ) -> Call[Gradients]: ...
+
+class Call(Generic[Result]): ...
+
+def run_both(one: Call[Result], other: Call[Result]) -> tuple[Result, Result]: ...
 
 class Dense:
     def __init__(self, kernel: Array, bias: Array | None = None) -> None: ...

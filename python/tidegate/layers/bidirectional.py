@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .base import Array, Layer, deserialize, serialize
+from .recurrent import RNN, backward_both, call_both
 
 __all__ = ["Bidirectional"]
 
@@ -146,9 +147,14 @@ class Bidirectional(Layer):
                 )
             half = len(self.forward_layer.state_size)
             forward_state, backward_state = initial_state[:half], initial_state[half:]
-        options = {"mask": mask, "training": bool(training)}
-        y = self.forward_layer(sequences, initial_state=forward_state, **options)
-        y_back = self.backward_layer(sequences, initial_state=backward_state, **options)
+        layers = (self.forward_layer, self.backward_layer)
+        if self._side_by_side():
+            initial = (forward_state, backward_state)
+            y, y_back = call_both(layers, sequences, initial, mask, bool(training))
+        else:
+            options = {"mask": mask, "training": bool(training)}
+            y = self.forward_layer(sequences, initial_state=forward_state, **options)
+            y_back = self.backward_layer(sequences, initial_state=backward_state, **options)
         states: tuple[Any, ...] = ()
         if self.return_state:
             states = (*y[1:], *y_back[1:])
@@ -161,6 +167,15 @@ class Bidirectional(Layer):
         if self.merge_mode is None:
             return (*outputs, *states)
         return (outputs, *states) if self.return_state else outputs
+
+    def _side_by_side(self) -> bool:
+        """Whether the engine runs both directions in one call."""
+        forward, backward = self.forward_layer, self.backward_layer
+        return (
+            isinstance(forward, RNN)
+            and isinstance(backward, RNN)
+            and forward._runs_beside(backward)
+        )
 
     def _merge(self, y: Array, y_back: Array) -> Any:
         if self.merge_mode == "concat":
@@ -195,10 +210,13 @@ class Bidirectional(Layer):
             half = len(self.forward_layer.state_size)
             d_states += [None] * (2 * half - len(d_states))
             d, d_back = (d, *d_states[:half]), (d_back, *d_states[half:])
-        parts = []
-        for child, own in ((self.forward_layer, d), (self.backward_layer, d_back)):
+        layers, both = (self.forward_layer, self.backward_layer), (d, d_back)
+        for child in layers:
             child._needs_input_gradient = self._needs_input_gradient
-            parts.append(child.backward(own))
+        if self._side_by_side():
+            parts = backward_both(layers, both)
+        else:
+            parts = [child.backward(own) for child, own in zip(layers, both, strict=True)]
         return parts[0] + parts[1] if self._needs_input_gradient else None
 
     def _split(self, d: Any, y: Array, y_back: Array) -> tuple[Any, Any]:

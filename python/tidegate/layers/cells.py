@@ -181,6 +181,11 @@ class EngineTape:
     def backward(
         self, d_outputs: Any, d_states: Any, inputs: bool = True
     ) -> tuple[Array | None, list[Array]]:
+        arguments = self.prepare(d_outputs, d_states)
+        return self.finish(self.context.backward(*arguments, inputs=inputs))
+
+    def prepare(self, d_outputs: Any, d_states: Any) -> tuple[Any, Any]:
+        """Both as the engine takes them."""
         cell = self.cell
         if d_outputs is not None:
             d_outputs = as_array(d_outputs, cell._dtype, f"{cell.name} d_outputs")
@@ -189,7 +194,11 @@ class EngineTape:
                 None if d is None else as_array(d, cell._dtype, f"{cell.name} d_states")
                 for d in d_states
             ]
-        gradients = self.context.backward(d_outputs, d_states, inputs=inputs)
+        return d_outputs, d_states
+
+    def finish(self, gradients: Any) -> tuple[Array | None, list[Array]]:
+        """What `backward` returns, from the engine's gradients, which the variables get."""
+        cell = self.cell
         d_x = gradients["inputs"]
         cell.kernel.add_gradient(gradients["kernel"])
         cell.recurrent_kernel.add_gradient(gradients["recurrent_kernel"])
@@ -339,14 +348,28 @@ class BuiltinCell(Layer):
         subject: str,
     ) -> tuple[Array, list[Array], EngineTape | None]:
         """Runs over the sequence x (batch, time, features); see `run_cell`."""
+        arguments, options, factors = self._prepare_run(x, states, mask, training, options, subject)
+        engine = self._engine()
+        forward = engine.forward_training if training else engine.forward
+        return self._finish_run(forward(*arguments, **options), factors)
+
+    def _prepare_run(
+        self,
+        x: Array,
+        states: Any,
+        mask: Array | None,
+        training: bool,
+        options: dict[str, Any],
+        subject: str,
+    ) -> tuple[tuple[Any, ...], dict[str, Any], Array | None]:
+        """The engine's arguments for `run`, and the factors of the inputs that are in them."""
         x = as_array(x, self._dtype, f"{subject} inputs")
         check_sequences(x, self.kernel.shape[0], f"{subject} inputs")
         states = as_states(
             states, self._states, (len(x), self.units), self._dtype, f"{subject} initial_state"
         )
         if not training:
-            outputs, states = self._engine().forward(x, states, mask, **options)
-            return outputs, states, None
+            return (x, states, mask), options, None
         inputs, recurrent = self._dropout_factors(len(x))
         factors = None
         if inputs is not None and len(inputs) == 1:
@@ -354,10 +377,14 @@ class BuiltinCell(Layer):
             x = x * factors
         elif inputs is not None:
             options = {**options, "input_dropout": inputs[:, :, 0]}
-        outputs, states, context = self._engine().forward_training(
-            x, states, mask, **options, recurrent_dropout=recurrent
-        )
-        return outputs, states, EngineTape(self, context, factors)
+        return (x, states, mask), {**options, "recurrent_dropout": recurrent}, factors
+
+    def _finish_run(
+        self, result: Any, factors: Array | None
+    ) -> tuple[Array, list[Array], EngineTape | None]:
+        """What `run` returns, from what the engine gave."""
+        outputs, states, *context = result
+        return outputs, states, EngineTape(self, context[0], factors) if context else None
 
     # -- Dropout
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _core
 from ..ops import as_array, as_mask
 from ..utils import to_snake_case
 from ..variables import Variable
@@ -157,7 +158,13 @@ class RNN(Layer):
         self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
     ) -> Any:
         """The outputs for sequences; with `return_state` a tuple with the final states."""
-        training = bool(training)
+        run = self._run_arguments(sequences, initial_state, mask, bool(training))
+        return self._finish(run_cell(self.cell, *run), bool(training))
+
+    def _run_arguments(
+        self, sequences: Any, initial_state: Any, mask: Any, training: bool
+    ) -> tuple[Any, ...]:
+        """What `run_cell` takes after the cell."""
         if sequences.shape[1] == 0:
             raise ValueError(
                 f"Layer '{self.name}': expected at least one time step, got {sequences.shape}"
@@ -187,19 +194,16 @@ class RNN(Layer):
                     f"got {len(initial_state)}"
                 )
             initial_state = list(initial_state)
-        outputs, states, tape = run_cell(
-            self.cell,
-            x,
-            initial_state,
-            mask,
-            training,
-            {
-                "return_sequences": self.return_sequences,
-                "go_backwards": self.go_backwards,
-                "zero_output_for_mask": self.zero_output_for_mask,
-            },
-            subject,
-        )
+        options = {
+            "return_sequences": self.return_sequences,
+            "go_backwards": self.go_backwards,
+            "zero_output_for_mask": self.zero_output_for_mask,
+        }
+        return x, initial_state, mask, training, options, subject
+
+    def _finish(self, result: tuple[Any, Any, Any], training: bool) -> Any:
+        """What `call` returns, from what `run_cell` gave."""
+        outputs, states, tape = result
         if training:
             self._saved = tape
         if self.stateful:
@@ -215,11 +219,7 @@ class RNN(Layer):
             d_outputs: The gradient of the outputs; with `return_state` a tuple with those of the
                 states, of which any may be None.
         """
-        d_states = None
-        if self.return_state:
-            d_outputs, *given = d_outputs if isinstance(d_outputs, tuple | list) else (d_outputs,)
-            if any(d is not None for d in given):
-                d_states = given
+        d_outputs, d_states = self._split_gradients(d_outputs)
         tape = self._get_saved()
         if isinstance(tape, EngineTape):
             d_x, d_initial = tape.backward(d_outputs, d_states, self._needs_input_gradient)
@@ -227,6 +227,28 @@ class RNN(Layer):
             d_x, d_initial = tape.backward(d_outputs, d_states)
         self.initial_state_gradients = d_initial
         return d_x
+
+    def _split_gradients(self, d_outputs: Any) -> tuple[Any, Any]:
+        """The gradients of the outputs and of the states, of which there may be none."""
+        if not self.return_state:
+            return d_outputs, None
+        d_outputs, *given = d_outputs if isinstance(d_outputs, tuple | list) else (d_outputs,)
+        return d_outputs, given if any(d is not None for d in given) else None
+
+    # -- Two layers in one call of the engine
+
+    def _runs_beside(self, other: Any) -> bool:
+        """Whether `call_both` and `backward_both` do what calls of both layers do."""
+        return self._runs_in_engine() and other._runs_in_engine() and self._dtype == other._dtype
+
+    def _runs_in_engine(self) -> bool:
+        return (
+            type(self).__call__ is Layer.__call__
+            and _functions(self, "call", "backward") == (RNN.call, RNN.backward)
+            and _functions(self.cell, "call", "run") == (BuiltinCell.call, BuiltinCell.run)
+            and self.activity_regularizer is None
+            and not self._losses
+        )
 
     # -- Configs
 
@@ -250,6 +272,45 @@ class RNN(Layer):
         """A new layer from what `get_config` gave."""
         rest = dict(config)
         return cls(deserialize(rest.pop("cell"), custom_objects), **rest)
+
+
+def _functions(owner: Any, *names: str) -> tuple[Any, ...]:
+    """Those behind an object's methods."""
+    return tuple(getattr(getattr(owner, name, None), "__func__", None) for name in names)
+
+
+def call_both(
+    layers: tuple[RNN, RNN], sequences: Any, initial_states: Any, mask: Any, training: bool
+) -> list[Any]:
+    """What two layers' calls on the same sequences return, from one call of the engine."""
+    calls, factors = [], []
+    for layer, state in zip(layers, initial_states, strict=True):
+        run = layer._run_arguments(sequences, state, mask, training)
+        arguments, options, own_factors = layer.cell._prepare_run(*run)
+        engine = layer.cell._engine()
+        prepare = engine.prepare_forward_training if training else engine.prepare_forward
+        calls.append(prepare(*arguments, **options))
+        factors.append(own_factors)
+    return [
+        layer._finish(layer.cell._finish_run(result, own_factors), training)
+        for layer, result, own_factors in zip(layers, _core.run_both(*calls), factors, strict=True)
+    ]
+
+
+def backward_both(layers: tuple[RNN, RNN], d_outputs: Any) -> list[Any]:
+    """What two layers' `backward` return, from one call of the engine."""
+    tapes = [layer._get_saved() for layer in layers]
+    calls = [
+        tape.context.prepare_backward(
+            *tape.prepare(*layer._split_gradients(d)), inputs=layer._needs_input_gradient
+        )
+        for layer, tape, d in zip(layers, tapes, d_outputs, strict=True)
+    ]
+    d_inputs = []
+    for layer, tape, result in zip(layers, tapes, _core.run_both(*calls), strict=True):
+        d_x, layer.initial_state_gradients = tape.finish(result)
+        d_inputs.append(d_x)
+    return d_inputs
 
 
 class BuiltinRNN(RNN):
