@@ -1,10 +1,12 @@
-// The C++ library alone on the named shapes: sequences forward, forward and backward, and single steps.
+// The C++ library alone on the named shapes: sequences forward, forward and backward, in one
+// direction and in both at once, and single steps.
 //
 //   bench_layers --benchmark_filter=lstm/training/small
 #include <benchmark/benchmark.h>
 
 #include <cmath>
 #include <fstream>
+#include <memory>
 #include <random>
 #include <sstream>
 #include <string>
@@ -68,45 +70,69 @@ void count_flops(benchmark::State& state, const CellDescription& cell, const Sha
       benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void forward(benchmark::State& state, CellDescription cell, Shape s, int threads) {
+// One direction, or the two of a bidirectional layer.
+void forward(benchmark::State& state, CellDescription cell, Shape s, int threads, int directions) {
   tidegate::set_num_threads(threads);
-  const Weights weights(cell, s);
-  const Layer layer = weights.layer(cell, s);
+  const Weights weights(cell, s), back_weights(cell, s);
+  const Layer layer = weights.layer(cell, s), back = back_weights.layer(cell, s);
   const auto x = random_values(s.batch * s.time * s.features, 1);
-  std::vector<float> y(s.batch * s.time * s.units);
-  tidegate::SequenceInput<float> input;
-  input.batch = s.batch, input.time = s.time, input.x = x.data();
-  tidegate::SequenceOutput<float> output;
-  output.outputs = y.data();
-  for (auto _ : state) layer.forward(input, output);
-  count_flops(state, cell, s, 1);
+  std::vector<float> y(s.batch * s.time * s.units), y_back(y.size());
+  tidegate::ForwardCall<float> call, back_call;
+  call.layer = &layer, back_call.layer = &back;
+  call.input.batch = s.batch, call.input.time = s.time, call.input.x = x.data();
+  back_call.input = call.input, back_call.input.go_backwards = true;
+  call.output.outputs = y.data(), back_call.output.outputs = y_back.data();
+  for (auto _ : state)
+    if (directions == 1)
+      layer.forward(call.input, call.output);
+    else
+      Layer::forward_both(call, back_call);
+  count_flops(state, cell, s, directions);
 }
 
 // What a training step costs: packing, forward, every gradient.
-void training(benchmark::State& state, CellDescription cell, Shape s, int threads) {
+void training(benchmark::State& state, CellDescription cell, Shape s, int threads, int directions) {
   tidegate::set_num_threads(threads);
-  const Weights weights(cell, s);
   const auto x = random_values(s.batch * s.time * s.features, 1);
   const auto d_y = random_values(s.batch * s.time * s.units, 1);
-  std::vector<float> y(d_y.size()), d_x(x.size()), d_kernel(weights.kernel.size());
-  std::vector<float> d_recurrent(weights.recurrent_kernel.size()), d_bias(weights.bias.size());
-  tidegate::SequenceInput<float> input;
-  input.batch = s.batch, input.time = s.time, input.x = x.data();
-  tidegate::SequenceOutput<float> output;
-  output.outputs = y.data();
-  tidegate::SequenceGradients<float> d_output;
-  d_output.outputs = d_y.data();
-  tidegate::LayerGradients<float> gradients;
-  gradients.x = d_x.data(), gradients.kernel = d_kernel.data(), gradients.bias = d_bias.data();
-  gradients.recurrent_kernel = d_recurrent.data();
-  for (auto _ : state) {
-    Layer layer = weights.layer(cell, s);
-    layer.prepare_training(weights.kernel.data(), weights.recurrent_kernel.data());
+  struct Direction {
+    Direction(const CellDescription& cell, const Shape& s) : weights(cell, s) {}
+    Weights weights;
+    std::vector<float> y, d_x, d_kernel, d_recurrent, d_bias;
+    std::unique_ptr<Layer> layer;
     tidegate::Context<float> context;
-    layer.forward(input, output, &context);
-    layer.backward(context, d_output, gradients);
+    tidegate::ForwardCall<float> forward;
+    tidegate::BackwardCall<float> backward;
+  } all[2] = {{cell, s}, {cell, s}};
+  for (Direction& d : all) {
+    d.y.resize(d_y.size()), d.d_x.resize(x.size()), d.d_kernel.resize(d.weights.kernel.size());
+    d.d_recurrent.resize(d.weights.recurrent_kernel.size());
+    d.d_bias.resize(d.weights.bias.size());
+    d.forward.context = &d.context, d.backward.context = &d.context;
+    d.forward.input.batch = s.batch, d.forward.input.time = s.time, d.forward.input.x = x.data();
+    d.forward.input.go_backwards = &d != all;
+    d.forward.output.outputs = d.y.data(), d.backward.d_output.outputs = d_y.data();
+    auto& gradients = d.backward.gradients;
+    gradients.x = d.d_x.data(), gradients.bias = d.d_bias.data();
+    gradients.kernel = d.d_kernel.data(), gradients.recurrent_kernel = d.d_recurrent.data();
   }
-  count_flops(state, cell, s, 3);
+  for (auto _ : state) {
+    for (Direction* d = all; d < all + directions; ++d) {
+      d->context = {};
+      d->layer.reset(new Layer(cell.name, s.features, s.units, d->weights.kernel.data(),
+                               d->weights.recurrent_kernel.data(), d->weights.bias.data()));
+      d->layer->prepare_training(d->weights.kernel.data(), d->weights.recurrent_kernel.data());
+      d->forward.layer = d->backward.layer = d->layer.get();
+    }
+    if (directions == 1) {
+      all->layer->forward(all->forward.input, all->forward.output, &all->context);
+      all->layer->backward(all->context, all->backward.d_output, all->backward.gradients);
+    } else {
+      Layer::forward_both(all[0].forward, all[1].forward);
+      Layer::backward_both(all[0].backward, all[1].backward);
+    }
+  }
+  count_flops(state, cell, s, 3 * directions);
 }
 
 void step(benchmark::State& state, CellDescription cell, Shape s) {
@@ -133,13 +159,14 @@ int main(int argc, char** argv) {
         continue;
       }
       for (const auto& [name, run] : {std::pair{"forward", forward}, {"training", training}})
-        for (int threads : {1, 2}) {
-          const auto title = cell.name + "/" + name + "/" + s.name + "/" + std::to_string(threads);
-          benchmark::RegisterBenchmark(
-              title.c_str(),
-              [=, run = run](benchmark::State& state) { run(state, cell, s, threads); })
-              ->UseRealTime();
-        }
+        for (int directions : {1, 2})
+          for (int threads : {1, 2}) {
+            const auto title = cell.name + (directions == 2 ? "/both-" : "/") + name + "/" +
+                               s.name + "/" + std::to_string(threads);
+            benchmark::RegisterBenchmark(title.c_str(), [=, run = run](benchmark::State& state) {
+              run(state, cell, s, threads, directions);
+            })->UseRealTime();
+          }
     }
   benchmark::AddCustomContext("instruction set", tidegate::isa());
   benchmark::Initialize(&argc, argv);

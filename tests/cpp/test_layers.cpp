@@ -4,6 +4,7 @@
 #include <cstring>
 #include <random>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
@@ -53,27 +54,47 @@ struct Case {
     return y;
   }
   // Everything that a training call gives, in one row.
-  Floats train(Recurrent<float>& layer) const {
-    layer.prepare_training(kernel.data(), recurrent_kernel.data());
-    tidegate::Context<float> context;
-    tidegate::SequenceInput<float> in;
-    in.batch = batch, in.time = time, in.x = x.data();
-    Floats y(batch * time * units), d_x(x.size()), d_kernel(kernel.size()),
-        d_recurrent(recurrent_kernel.size()), d_bias(bias.size());
-    tidegate::SequenceOutput<float> out;
-    out.outputs = y.data();
-    layer.forward(in, out, &context);
-    tidegate::SequenceGradients<float> d;
-    d.outputs = y.data();
-    tidegate::LayerGradients<float> g;
+  Floats train(Recurrent<float>& layer) const;
+};
+
+// A training call and what it fills.
+struct Training {
+  Floats y, d_x, d_kernel, d_recurrent, d_bias;
+  tidegate::Context<float> context;
+  tidegate::ForwardCall<float> forward;
+  tidegate::BackwardCall<float> backward;
+
+  Training(const Case& c, Recurrent<float>& layer, bool go_backwards = false)
+      : y(c.batch * c.time * c.units),
+        d_x(c.x.size()),
+        d_kernel(c.kernel.size()),
+        d_recurrent(c.recurrent_kernel.size()),
+        d_bias(c.bias.size()) {
+    layer.prepare_training(c.kernel.data(), c.recurrent_kernel.data());
+    forward.layer = backward.layer = &layer;
+    forward.context = &context, backward.context = &context;
+    forward.input.batch = c.batch, forward.input.time = c.time, forward.input.x = c.x.data();
+    forward.input.go_backwards = go_backwards;
+    forward.output.outputs = y.data();
+    backward.d_output.outputs = y.data();
+    auto& g = backward.gradients;
     g.x = d_x.data(), g.kernel = d_kernel.data(), g.recurrent_kernel = d_recurrent.data(),
     g.bias = d_bias.data();
-    layer.backward(context, d, g);
+  }
+  Floats results() const {
+    Floats all = y;
     for (const Floats* part : {&d_x, &d_kernel, &d_recurrent, &d_bias})
-      y.insert(y.end(), part->begin(), part->end());
-    return y;
+      all.insert(all.end(), part->begin(), part->end());
+    return all;
   }
 };
+
+Floats Case::train(Recurrent<float>& layer) const {
+  Training t(*this, layer);
+  layer.forward(t.forward.input, t.forward.output, &t.context);
+  layer.backward(t.context, t.backward.d_output, t.backward.gradients);
+  return t.results();
+}
 
 std::vector<std::string> cell_names() {
   std::vector<std::string> names;
@@ -131,6 +152,91 @@ TEST(many_callers_and_many_threads_give_the_same_bits) {
   }
   tidegate::set_num_threads(1);
   tidegate::set_parallel_threshold(400e3);
+}
+
+TEST(two_calls_at_once_give_the_bits_of_each) {
+  tidegate::set_parallel_threshold(0);
+  for (const auto& cell : cell_names())
+    for (const auto& [batch, other_units] :
+         {std::pair<int64_t, int64_t>{1, 37}, {7, 37}, {7, 90}}) {
+      const Case one(cell, batch, 5, 3, 37), other(cell, batch, 5, 3, other_units);
+      auto layer = one.layer(), other_layer = other.layer();
+      const auto both = [&](bool at_once) {
+        Training a(one, layer), b(other, other_layer, true);
+        if (at_once) {
+          Recurrent<float>::forward_both(a.forward, b.forward);
+          Recurrent<float>::backward_both(a.backward, b.backward);
+        } else {
+          for (Training* t : {&a, &b}) {
+            t->forward.layer->forward(t->forward.input, t->forward.output, &t->context);
+            t->backward.layer->backward(t->context, t->backward.d_output, t->backward.gradients);
+          }
+        }
+        return std::pair{a.results(), b.results()};
+      };
+      tidegate::set_num_threads(1);
+      const auto expected = both(false);
+      for (const int threads : {1, 2, 3, 4, 7}) {
+        tidegate::set_num_threads(threads);
+        CHECK(both(true) == expected);
+        std::vector<std::thread> callers;
+        std::vector<char> same(3, 0);
+        for (int i = 0; i < 3; ++i)
+          callers.emplace_back([&, i] { same[i] = both(true) == expected; });
+        for (auto& caller : callers) caller.join();
+        CHECK(same == std::vector<char>(3, 1));
+      }
+      tidegate::set_parallel_threshold(1);  // helpers that do not show up are not waited for
+      tidegate::set_num_threads(2);
+      for (int i = 0; i < 20; ++i) CHECK(both(true) == expected);
+      tidegate::set_parallel_threshold(0);
+    }
+  tidegate::set_num_threads(1);
+  tidegate::set_parallel_threshold(400e3);
+}
+
+// The poll is asked by the calling thread only, and what it says ends both calls.
+TEST(two_calls_at_once_can_be_interrupted) {
+  tidegate::set_parallel_threshold(0);
+  const Case c("lstm", 4, 1500, 3, 20);
+  auto layer = c.layer();
+  for (const int threads : {1, 2, 3, 4})
+    for (const int last : {0, 1, 3}) {
+      tidegate::set_num_threads(threads);
+      struct Asked {
+        std::thread::id caller = std::this_thread::get_id();
+        int times = 0, last = 0;
+        bool elsewhere = false;
+      } asked;
+      asked.last = last;
+      const tidegate::Poll poll{[](void* data) {
+                                  auto& a = *static_cast<Asked*>(data);
+                                  a.elsewhere |= std::this_thread::get_id() != a.caller;
+                                  return a.times++ == a.last;
+                                },
+                                &asked};
+      Training one(c, layer), other(c, layer, true);
+      CHECK_THROWS(tidegate::Interrupted,
+                   Recurrent<float>::forward_both(one.forward, other.forward, poll));
+      CHECK(asked.times == last + 1 && !asked.elsewhere);
+      CHECK(!one.context.data && !other.context.data);
+      Recurrent<float>::forward_both(one.forward, other.forward);
+      asked.times = 0;
+      CHECK_THROWS(tidegate::Interrupted,
+                   Recurrent<float>::backward_both(one.backward, other.backward, poll));
+      CHECK(asked.times == last + 1 && !asked.elsewhere);
+    }
+  tidegate::set_num_threads(1);
+  tidegate::set_parallel_threshold(400e3);
+}
+
+TEST(errors_come_before_either_call_writes) {
+  const Case c("gru", 2, 3, 4, 5);
+  auto layer = c.layer(), unprepared = c.layer();
+  Training one(c, layer), other(c, layer, true);
+  other.forward.layer = &unprepared;
+  CHECK_THROWS(tidegate::Error, Recurrent<float>::forward_both(one.forward, other.forward));
+  CHECK(one.y == Floats(one.y.size()) && !one.context.data);
 }
 
 TEST(a_call_can_be_interrupted) {

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -54,6 +55,45 @@ TEST(who_does_not_show_up_is_not_waited_for) {
         if (count > 1) tidegate::barrier_wait(barrier);
       });
       CHECK(ran == of && of >= 1 && of <= threads);
+      if (i % 50 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  tidegate::set_parallel_threshold(0);
+}
+
+// Two jobs of several threads that meet in the job's barrier only, one of them once more often.
+bool two_jobs_are_done(int max_threads) {
+  std::atomic<int> ran[2]{}, there[2]{}, seen_all{0}, total{0};
+  tidegate::side_by_side(2, max_threads, kWork, [&](int job, const tidegate::Place& place) {
+    ran[job].fetch_add(1);
+    if (place.thread == 0) total.fetch_add(place.threads);
+    for (int meeting = 1; meeting <= 1 + job; ++meeting) {
+      there[job].fetch_add(1);
+      if (place.threads > 1) tidegate::barrier_wait(place.barrier);
+      if (there[job] == meeting * place.threads) seen_all.fetch_add(1);
+      if (place.threads > 1) tidegate::barrier_wait(place.barrier);
+    }
+  });
+  const int all = ran[0] + ran[1];
+  return ran[0] >= 1 && ran[0] <= max_threads && (ran[0] == ran[1] || ran[0] == ran[1] + 1) &&
+         all == total && seen_all == ran[0] + 2 * ran[1];
+}
+
+TEST(jobs_side_by_side) {
+  tidegate::set_parallel_threshold(0);
+  for (int threads : {1, 2, 3, 7, 16}) {
+    int groups = 0, got[2] = {};
+    tidegate::side_by_side(2, threads, kWork, [&](int job, const tidegate::Place& place) {
+      if (place.thread == 0) got[job] = place.threads;
+      if (place.thread == 0 && job == 0) groups = place.groups;
+    });
+    CHECK(groups == std::min(threads, 2));
+    CHECK(threads == 1 ? got[0] == 1 && got[1] == 1 : got[0] + got[1] == threads);
+    for (int i = 0; i < 50; ++i) CHECK(two_jobs_are_done(threads));
+  }
+  tidegate::set_parallel_threshold(1);  // who does not show up is not waited for
+  for (int threads : {2, 3, 7})
+    for (int i = 0; i < 300; ++i) {
+      CHECK(two_jobs_are_done(threads));
       if (i % 50 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
   tidegate::set_parallel_threshold(0);
