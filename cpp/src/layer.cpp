@@ -86,6 +86,7 @@ struct Work {
   double flops, step_flops;
   int64_t batch, panels;
   int recurrent_products;
+  int64_t recurrent_bytes;  // the weights of a step
   bool operator==(const Work& other) const {
     return flops == other.flops && step_flops == other.step_flops && batch == other.batch &&
            panels == other.panels && recurrent_products == other.recurrent_products;
@@ -107,11 +108,14 @@ Plan plan(const Work& work, int most) {
 Plan plan(const Work& work) { return plan(work, threads_for(work.flops)); }
 
 // Of each of two calls that run side by side; no threads: one after the other is better. It is for
-// unlike calls, of which one would wait for the other, and where an odd thread would be left over.
+// unlike calls, of which one would wait for the other; where an odd thread would be left over; and
+// for weights that would crowd a core's L2: threads on the same call have half of them each, or
+// share them in L3.
 Plan plan(const Work& one, const Work& other) {
+  const Plan none{0, Split::rows}, alone = plan(one);
   const int each = threads_for(one.flops + other.flops) / 2;
-  if (!(one == other) || one.batch == 0 || each == 0 || 2 * each < plan(one).threads)
-    return {0, Split::rows};
+  if (!(one == other) || one.batch == 0 || each == 0 || 2 * each < alone.threads) return none;
+  if (alone.threads > 1 && one.recurrent_bytes > (192 << 10)) return none;
   return plan(one, each);
 }
 
@@ -256,8 +260,9 @@ struct Recurrent<T>::Impl {
   }
 
   Work work(int64_t batch, double flops) const {
-    return {flops, 2.0 * gates() * units * units * batch, batch, panels(),
-            cell.info.two_phases ? 2 : 1};
+    const int64_t weights = gates() * units * units;
+    return {flops,    2.0 * weights * batch,        batch,
+            panels(), cell.info.two_phases ? 2 : 1, weights * static_cast<int64_t>(sizeof(T))};
   }
   struct ForwardJob;
   struct BackwardJob;

@@ -31,8 +31,9 @@ inline void pause() {
 #endif
 }
 
-// Between two calls of a training loop lie tens of microseconds, waking a sleeper costs as many: a
-// worker looks out for work this long before it sleeps.
+// Between two calls of a training loop lie tens of microseconds, and to wake a sleeper takes up to
+// 200: a worker looks out for work this long before it sleeps, and calls that follow each other in
+// less are a burst.
 constexpr auto kIdleSpin = std::chrono::microseconds(200);
 // Some tens of microseconds, then the core is offered to others.
 constexpr int kBarrierSpins = 4000;
@@ -54,7 +55,8 @@ void wait_until(F done, std::atomic<long long>& stalled) {
 
 // One worker and its mailbox. A job is offered; a worker that takes it before the caller takes it
 // back waits for `started` and runs it. The plain fields are written by the caller only while the
-// worker has nothing or waits for `started`.
+// worker has nothing or waits for `started`, those behind the mutex with it. A worker that is woken
+// looks out for work again, even where the offer is gone: the next one finds it awake.
 struct Worker {
   enum Offer : int { none, offered, taken };
   Task task = nullptr;
@@ -63,17 +65,24 @@ struct Worker {
   std::atomic<int>* pending = nullptr;
   alignas(64) std::atomic<int> offer{none};
   std::atomic<bool> started{false};
-  std::atomic<bool> asleep{false};
+  std::atomic<bool> asleep{true};                     // its thread does not run yet
+  std::atomic<Clock::duration> wake_time{kIdleSpin};  // what it took to wake it the last time
   std::mutex mutex;
   std::condition_variable wake;
+  bool called = false;  // woken, and not there yet
+  Clock::time_point called_at{};
 
+  void call() {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (called) return;
+    called = true;
+    called_at = Clock::now();
+    wake.notify_one();
+  }
   void make_offer() {
     offer.store(offered);  // sequentially consistent, like the load of `asleep`: one of the two
                            // sides sees the other
-    if (asleep.load()) {
-      std::lock_guard<std::mutex> lock(mutex);
-      wake.notify_one();
-    }
+    if (asleep.load()) call();
   }
   bool take_back() {  // false: it was taken
     int expected = offered;
@@ -91,12 +100,21 @@ struct Worker {
     } while (Clock::now() < until);
     std::unique_lock<std::mutex> lock(mutex);
     asleep.store(true);
-    wake.wait(lock, [&] { return offer.load() == offered; });
+    wake.wait(lock, [&] { return called || offer.load() == offered; });
+    be_awake();
+  }
+  void be_awake() {  // with the mutex
+    if (called) wake_time.store(Clock::now() - called_at, std::memory_order_relaxed);
+    called = false;
     asleep.store(false);
   }
 
   void loop() {
     FlushDenormals flush;
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      be_awake();
+    }
     for (;;) {
       wait_for_offer();
       int expected = offered;
@@ -116,7 +134,8 @@ struct Worker {
 
 // Where another process takes a core, threads that meet wait for the one without: milliseconds, a
 // hundred times the work of a small call. Such calls make the next ones run alone, for longer each
-// time, until a call in between goes well.
+// time, until a call in between goes well. So do calls that a worker awake did not come to, in
+// proportion to the time that was lost on it.
 class Crowding {
  public:
   bool alone(Clock::time_point now) const { return now < until_; }
@@ -128,6 +147,9 @@ class Crowding {
     } else {
       pause_ = kFirst;
     }
+  }
+  void learn_absence(Clock::time_point now, Clock::duration waited) {
+    until_ = std::max(until_, now + 32 * waited);
   }
 
  private:
@@ -141,6 +163,7 @@ struct Team {
   std::vector<std::unique_ptr<Worker>> workers;
   std::vector<Worker*> taken;  // by the call that is running
   Crowding crowding;
+  Clock::time_point last_end{};  // of a call
 
   void grow(int count) {
     while (static_cast<int>(workers.size()) < count) {
@@ -223,22 +246,37 @@ namespace {
 
 bool waits_for_everybody() { return parallel_threshold.load(std::memory_order_relaxed) <= 0; }
 
-// How long a call waits for the others to show up: a part of what it takes alone, at some 50
-// operations a nanosecond.
+// How long a call waits for the others to show up: an eighth of what it takes alone, at some 100
+// operations a nanosecond (with AVX-512 88 to 220 are measured).
 std::chrono::nanoseconds patience(double flops) {
   if (waits_for_everybody()) return std::chrono::hours(1);
   return std::chrono::nanoseconds(
-      static_cast<int64_t>(std::min(5e6, std::max(3e3, flops / 50 / 8))));
+      static_cast<int64_t>(std::min(5e6, std::max(3e3, flops / 100 / 8))));
 }
 
-// Offers the work to `count` workers and returns those that took it in time.
+// Offers the work to `count` workers and returns those that took it in time. Who sleeps is waited
+// for longer where the call still gains from it, and otherwise woken for the calls to come, if
+// calls follow each other: a lone small call does not even pay for that.
 int gather(Team& crew, int count, double flops, Worker** taken) {
-  for (int i = 0; i < count; ++i) crew.workers[i]->make_offer();
-  const auto start = Clock::now();
-  const auto until = start + patience(flops), polite = start + std::chrono::microseconds(20);
-  int n = 0;
+  const auto start = Clock::now(), polite = start + std::chrono::microseconds(20);
+  const auto most = patience(flops);
+  const bool burst = start - crew.last_end < kIdleSpin;
+  int offers = 0, n = 0;
+  auto until = start + most;
   for (int i = 0; i < count; ++i) {
     Worker& worker = *crew.workers[i];
+    if (worker.asleep.load()) {
+      if (3 * most < worker.wake_time.load(std::memory_order_relaxed)) {
+        if (burst) worker.call();
+        continue;
+      }
+      until = start + 4 * most;
+    }
+    worker.make_offer();
+    taken[offers++] = &worker;
+  }
+  for (int i = 0; i < offers; ++i) {
+    Worker& worker = *taken[i];
     while (worker.offer.load(std::memory_order_acquire) == Worker::offered) {
       const auto now = Clock::now();
       if (now > until && worker.take_back()) break;
@@ -248,6 +286,10 @@ int gather(Team& crew, int count, double flops, Worker** taken) {
         pause();
     }
     if (worker.offer.load(std::memory_order_acquire) == Worker::taken) taken[n++] = &worker;
+  }
+  if (n < offers) {
+    const auto now = Clock::now();
+    crew.crowding.learn_absence(now, now - start);
   }
   return n;
 }
@@ -280,8 +322,9 @@ void team_run(int max_threads, int max_groups, double flops, Task task, void* da
       }
       task(data, place(0));
       wait_until([&] { return pending.load(std::memory_order_acquire) == 0; }, barriers[0].stalled);
+      crew.last_end = Clock::now();
       if (helpers > 0)
-        crew.crowding.learn(start, Clock::now(), threads,
+        crew.crowding.learn(start, crew.last_end, threads,
                             barriers[0].stalled.load() + barriers[1].stalled.load());
       return;
     }

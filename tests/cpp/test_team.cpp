@@ -117,6 +117,23 @@ TEST(a_sleeping_team_wakes) {
   }
 }
 
+// No single one of them is worth waiting for a sleeper.
+TEST(small_calls_that_follow_each_other_wake_the_team) {
+  if (std::thread::hardware_concurrency() < 2) return;
+  tidegate::set_parallel_threshold(1);
+  for (int i = 0; i < 3; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    int threads = 0;
+    while (threads != 2 && std::chrono::steady_clock::now() < until)
+      tidegate::parallel(2, kWork, [&](int thread, int count, tidegate::Barrier*) {
+        if (thread == 0) threads = count;
+      });
+    CHECK(threads == 2);
+  }
+  tidegate::set_parallel_threshold(0);
+}
+
 #if !defined(__SANITIZE_THREAD__)  // which does not follow threads started after fork
 TEST(a_forked_child_has_a_team_of_its_own) {
   CHECK(team_is_complete(3));
