@@ -1,66 +1,30 @@
-// The C++ library alone on the named shapes: sequences forward, forward and backward, in one
-// direction and in both at once, and single steps.
+// The C++ library on the named shapes: sequences forward, forward and backward, in one direction
+// and in both at once (names that end in /both), and single steps.
+// Where oneDNN is found, sequences by it too (names that end in /onednn), checked first.
 //
 //   bench_layers --benchmark_filter=lstm/training/small
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
-#include <fstream>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
 #include <memory>
-#include <random>
-#include <sstream>
 #include <string>
-#include <utility>
+#include <type_traits>
 #include <vector>
 
+#include "problem.hpp"
 #include "tidegate/layers.hpp"
 #include "tidegate/runtime.hpp"
+#ifdef TIDEGATE_BENCH_ONEDNN
+#include "onednn.hpp"
+#endif
 
 namespace {
 
 using tidegate::CellDescription;
-using Layer = tidegate::Recurrent<float>;
-
-struct Shape {
-  std::string name;
-  int64_t batch, time, features, units;
-  bool is_step() const { return batch == 1 && time == 1; }
-};
-
-// The shapes that `tidegate bench` uses too: name, batch, time, features, units, reason.
-std::vector<Shape> read_shapes() {
-  std::vector<Shape> shapes;
-  std::ifstream file(TIDEGATE_SHAPES_FILE);
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream fields(line);
-    Shape s;
-    if (line[0] != '#' && fields >> s.name >> s.batch >> s.time >> s.features >> s.units)
-      shapes.push_back(s);
-  }
-  return shapes;
-}
-
-std::vector<float> random_values(int64_t count, float bound) {
-  static std::mt19937 generator(7);
-  std::uniform_real_distribution<float> uniform(-bound, bound);
-  std::vector<float> values(count);
-  for (float& value : values) value = uniform(generator);
-  return values;
-}
-
-struct Weights {
-  Weights(const CellDescription& cell, const Shape& s)
-      : columns(cell.gates * s.units),
-        kernel(random_values(s.features * columns, 1 / std::sqrt(float(s.units)))),
-        recurrent_kernel(random_values(s.units * columns, 1 / std::sqrt(float(s.units)))),
-        bias(random_values(cell.bias_rows * columns, 0.1f)) {}
-  Layer layer(const CellDescription& cell, const Shape& s) const {
-    return Layer(cell.name, s.features, s.units, kernel.data(), recurrent_kernel.data(),
-                 bias.data());
-  }
-  int64_t columns;
-  std::vector<float> kernel, recurrent_kernel, bias;
-};
 
 // The multiplications and additions of the matrix products, per second.
 void count_flops(benchmark::State& state, const CellDescription& cell, const Shape& s, int factor) {
@@ -70,79 +34,161 @@ void count_flops(benchmark::State& state, const CellDescription& cell, const Sha
       benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-// One direction, or the two of a bidirectional layer.
-void forward(benchmark::State& state, CellDescription cell, Shape s, int threads, int directions) {
-  tidegate::set_num_threads(threads);
-  const Weights weights(cell, s), back_weights(cell, s);
-  const Layer layer = weights.layer(cell, s), back = back_weights.layer(cell, s);
-  const auto x = random_values(s.batch * s.time * s.features, 1);
-  std::vector<float> y(s.batch * s.time * s.units), y_back(y.size());
-  tidegate::ForwardCall<float> call, back_call;
-  call.layer = &layer, back_call.layer = &back;
-  call.input.batch = s.batch, call.input.time = s.time, call.input.x = x.data();
-  back_call.input = call.input, back_call.input.go_backwards = true;
-  call.output.outputs = y.data(), back_call.output.outputs = y_back.data();
-  for (auto _ : state)
-    if (directions == 1)
-      layer.forward(call.input, call.output);
-    else
-      Layer::forward_both(call, back_call);
-  count_flops(state, cell, s, directions);
-}
+class Tidegate {
+  using Layer = tidegate::Recurrent<float>;
 
-// What a training step costs: packing, forward, every gradient.
-void training(benchmark::State& state, CellDescription cell, Shape s, int threads, int directions) {
-  tidegate::set_num_threads(threads);
-  const auto x = random_values(s.batch * s.time * s.features, 1);
-  const auto d_y = random_values(s.batch * s.time * s.units, 1);
+ public:
+  Tidegate(const Problem& p, bool training, int threads) : p(p), results_(p) {
+    tidegate::set_num_threads(threads);
+    input.batch = p.shape.batch, input.time = p.shape.time, input.x = p.x.data();
+    output.outputs = results_.y.data();
+    d_output.outputs = p.d_y.data();
+    gradients.x = results_.d_x.data(), gradients.kernel = results_.d_kernel.data();
+    gradients.recurrent_kernel = results_.d_recurrent_kernel.data();
+    gradients.bias = results_.d_bias.data();
+    if (!training) packed = layer();
+  }
+  void infer() { packed->forward(input, output); }
+  // What a training step costs: packing, forward, every gradient.
+  void train() {
+    const auto layer = this->layer();
+    layer->prepare_training(p.kernel.data(), p.recurrent_kernel.data());
+    tidegate::Context<float> context;
+    layer->forward(input, output, &context);
+    layer->backward(context, d_output, gradients);
+  }
+  const Results& results() const { return results_; }
+
+ private:
+  std::unique_ptr<Layer> layer() const {
+    return std::make_unique<Layer>(p.cell.name, p.shape.features, p.shape.units, p.kernel.data(),
+                                   p.recurrent_kernel.data(), p.bias.data());
+  }
+  const Problem& p;
+  Results results_;
+  std::unique_ptr<Layer> packed;
+  tidegate::SequenceInput<float> input;
+  tidegate::SequenceOutput<float> output;
+  tidegate::SequenceGradients<float> d_output;
+  tidegate::LayerGradients<float> gradients;
+};
+
+// The two directions of a bidirectional layer in one call.
+class Both {
+  using Layer = tidegate::Recurrent<float>;
+
+ public:
+  Both(const Problem& p, bool training, int threads) : p(p) {
+    tidegate::set_num_threads(threads);
+    for (Direction& d : directions) {
+      d.results = std::make_unique<Results>(p);
+      auto& input = d.forward.input;
+      input.batch = p.shape.batch, input.time = p.shape.time, input.x = p.x.data();
+      input.go_backwards = &d != directions;
+      d.forward.output.outputs = d.results->y.data();
+      d.backward.d_output.outputs = p.d_y.data();
+      auto& gradients = d.backward.gradients;
+      gradients.x = d.results->d_x.data(), gradients.kernel = d.results->d_kernel.data();
+      gradients.recurrent_kernel = d.results->d_recurrent_kernel.data();
+      gradients.bias = d.results->d_bias.data();
+      if (!training) pack(d);
+    }
+  }
+  void infer() { Layer::forward_both(directions[0].forward, directions[1].forward); }
+  void train() {
+    for (Direction& d : directions) {
+      pack(d);
+      d.layer->prepare_training(p.kernel.data(), p.recurrent_kernel.data());
+      d.context = {};
+      d.forward.context = d.backward.context = &d.context;
+    }
+    infer();
+    Layer::backward_both(directions[0].backward, directions[1].backward);
+  }
+
+ private:
   struct Direction {
-    Direction(const CellDescription& cell, const Shape& s) : weights(cell, s) {}
-    Weights weights;
-    std::vector<float> y, d_x, d_kernel, d_recurrent, d_bias;
+    std::unique_ptr<Results> results;
     std::unique_ptr<Layer> layer;
     tidegate::Context<float> context;
     tidegate::ForwardCall<float> forward;
     tidegate::BackwardCall<float> backward;
-  } all[2] = {{cell, s}, {cell, s}};
-  for (Direction& d : all) {
-    d.y.resize(d_y.size()), d.d_x.resize(x.size()), d.d_kernel.resize(d.weights.kernel.size());
-    d.d_recurrent.resize(d.weights.recurrent_kernel.size());
-    d.d_bias.resize(d.weights.bias.size());
-    d.forward.context = &d.context, d.backward.context = &d.context;
-    d.forward.input.batch = s.batch, d.forward.input.time = s.time, d.forward.input.x = x.data();
-    d.forward.input.go_backwards = &d != all;
-    d.forward.output.outputs = d.y.data(), d.backward.d_output.outputs = d_y.data();
-    auto& gradients = d.backward.gradients;
-    gradients.x = d.d_x.data(), gradients.bias = d.d_bias.data();
-    gradients.kernel = d.d_kernel.data(), gradients.recurrent_kernel = d.d_recurrent.data();
+  };
+  void pack(Direction& d) {
+    d.layer = std::make_unique<Layer>(p.cell.name, p.shape.features, p.shape.units, p.kernel.data(),
+                                      p.recurrent_kernel.data(), p.bias.data());
+    d.forward.layer = d.backward.layer = d.layer.get();
   }
-  for (auto _ : state) {
-    for (Direction* d = all; d < all + directions; ++d) {
-      d->context = {};
-      d->layer.reset(new Layer(cell.name, s.features, s.units, d->weights.kernel.data(),
-                               d->weights.recurrent_kernel.data(), d->weights.bias.data()));
-      d->layer->prepare_training(d->weights.kernel.data(), d->weights.recurrent_kernel.data());
-      d->forward.layer = d->backward.layer = d->layer.get();
+  const Problem& p;
+  Direction directions[2];
+};
+
+#ifdef TIDEGATE_BENCH_ONEDNN
+// Ends the program where oneDNN computes something else. Rounding errors of a sum of n terms grow
+// like sqrt(n); the longest sums are over inputs and state or, for weight gradients, over steps and
+// rows. `tidegate bench` allows one program 64 eps sqrt(n) of an array's largest value; these are
+// two.
+void compare(const Problem& p, const Results& expected, const Results& got, bool training) {
+  const Shape& s = p.shape;
+  const double longest = static_cast<double>(std::max(s.features + s.units, s.batch * s.time));
+  const double tolerance =
+      2 * 64 * double{std::numeric_limits<float>::epsilon()} * std::sqrt(longest);
+  const auto check = [&](const char* name, const std::vector<float>& a,
+                         const std::vector<float>& b) {
+    double largest = 0, difference = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      largest = std::max(largest, std::abs(double{a[i]}));
+      // A NaN on either side must not pass for a small difference.
+      difference = std::max(std::isfinite(a[i] - b[i]) ? std::abs(double{a[i]} - b[i]) : INFINITY,
+                            difference);
     }
-    if (directions == 1) {
-      all->layer->forward(all->forward.input, all->forward.output, &all->context);
-      all->layer->backward(all->context, all->backward.d_output, all->backward.gradients);
-    } else {
-      Layer::forward_both(all[0].forward, all[1].forward);
-      Layer::backward_both(all[0].backward, all[1].backward);
-    }
-  }
-  count_flops(state, cell, s, 3 * directions);
+    if (difference <= tolerance * largest) return;
+    std::fprintf(stderr,
+                 "%s %s, %s: expected oneDNN within %.2g of tidegate's largest value, got %.2g\n",
+                 p.cell.name.c_str(), s.name.c_str(), name, tolerance, difference / largest);
+    std::exit(1);
+  };
+  check("y", expected.y, got.y);
+  if (!training) return;
+  check("d_x", expected.d_x, got.d_x);
+  check("d_kernel", expected.d_kernel, got.d_kernel);
+  check("d_recurrent_kernel", expected.d_recurrent_kernel, got.d_recurrent_kernel);
+  check("d_bias", expected.d_bias, got.d_bias);
 }
 
-void step(benchmark::State& state, CellDescription cell, Shape s) {
-  const Weights weights(cell, s);
-  const Layer layer = weights.layer(cell, s);
-  const auto x = random_values(s.features, 1);
+template <class Contestant>
+Results results_of(Contestant& contestant, bool training) {
+  training ? contestant.train() : contestant.infer();
+  return contestant.results();
+}
+#endif
+
+template <class Contestant>
+void run(benchmark::State& state, const CellDescription& cell, const Shape& s, bool training,
+         int threads) {
+  const Problem p(cell, s);
+  Contestant contestant(p, training, threads);
+#ifdef TIDEGATE_BENCH_ONEDNN
+  if (std::is_same_v<Contestant, OneDnn>) {
+    Tidegate judge(p, training, threads);
+    compare(p, results_of(judge, training), results_of(contestant, training), training);
+  }
+#endif
+  if (training)
+    for (auto _ : state) contestant.train();
+  else
+    for (auto _ : state) contestant.infer();
+  count_flops(state, cell, s, (training ? 3 : 1) * (std::is_same_v<Contestant, Both> ? 2 : 1));
+}
+
+void step(benchmark::State& state, const CellDescription& cell, const Shape& s) {
+  const Problem p(cell, s);
+  const tidegate::Recurrent<float> layer(cell.name, s.features, s.units, p.kernel.data(),
+                                         p.recurrent_kernel.data(), p.bias.data());
   std::vector<float> y(s.units), memory(layer.step_memory(1));
   layer.reset_step(memory.data(), 1);
   for (auto _ : state) {
-    layer.step(x.data(), memory.data(), 1, y.data());
+    layer.step(p.x.data(), memory.data(), 1, y.data());
     benchmark::ClobberMemory();
   }
   count_flops(state, cell, s, 1);
@@ -158,17 +204,26 @@ int main(int argc, char** argv) {
                                      [=](benchmark::State& state) { step(state, cell, s); });
         continue;
       }
-      for (const auto& [name, run] : {std::pair{"forward", forward}, {"training", training}})
-        for (int directions : {1, 2})
-          for (int threads : {1, 2}) {
-            const auto title = cell.name + (directions == 2 ? "/both-" : "/") + name + "/" +
-                               s.name + "/" + std::to_string(threads);
-            benchmark::RegisterBenchmark(title.c_str(), [=, run = run](benchmark::State& state) {
-              run(state, cell, s, threads, directions);
+      for (bool training : {false, true})
+        for (int threads : {1, 2}) {
+          const auto title = cell.name + (training ? "/training/" : "/forward/") + s.name + "/" +
+                             std::to_string(threads);
+          const auto add = [&](const std::string& end, auto run) {
+            benchmark::RegisterBenchmark((title + end).c_str(), [=](benchmark::State& state) {
+              run(state, cell, s, training, threads);
             })->UseRealTime();
-          }
+          };
+          add("", run<Tidegate>);
+          add("/both", run<Both>);
+#ifdef TIDEGATE_BENCH_ONEDNN
+          if (OneDnn::has(cell.name)) add("/onednn", run<OneDnn>);
+#endif
+        }
     }
   benchmark::AddCustomContext("instruction set", tidegate::isa());
+#ifdef TIDEGATE_BENCH_ONEDNN
+  benchmark::AddCustomContext("oneDNN", OneDnn::version());
+#endif
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();
