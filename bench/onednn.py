@@ -45,7 +45,7 @@ def main(binary, names=r"^(lstm|gru)/", repetitions="9"):
         (rival,) = medians.values()
         ratios.setdefault(task, []).append(rival / own)
         print(
-            f"| {cell} | {task} | {shape} | {threads} | {own:,.4g} | {rival:,.4g} "
+            f"| {cell} | {task} | {shape} | {threads} | {own:,.1f} | {rival:,.1f} "
             f"| {rival / own:.2f}x |",
             flush=True,
         )
