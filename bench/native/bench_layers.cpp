@@ -156,11 +156,6 @@ void compare(const Problem& p, const Results& expected, const Results& got, bool
   check("d_bias", expected.d_bias, got.d_bias);
 }
 
-template <class Contestant>
-Results results_of(Contestant& contestant, bool training) {
-  training ? contestant.train() : contestant.infer();
-  return contestant.results();
-}
 #endif
 
 template <class Contestant>
@@ -168,16 +163,16 @@ void run(benchmark::State& state, const CellDescription& cell, const Shape& s, b
          int threads) {
   const Problem p(cell, s);
   Contestant contestant(p, training, threads);
+  const auto call = [training](auto& one) { training ? one.train() : one.infer(); };
+  call(contestant);  // the first call finds memory that nobody has touched
 #ifdef TIDEGATE_BENCH_ONEDNN
   if (std::is_same_v<Contestant, OneDnn>) {
     Tidegate judge(p, training, threads);
-    compare(p, results_of(judge, training), results_of(contestant, training), training);
+    call(judge);
+    compare(p, judge.results(), contestant.results(), training);
   }
 #endif
-  if (training)
-    for (auto _ : state) contestant.train();
-  else
-    for (auto _ : state) contestant.infer();
+  for (auto _ : state) call(contestant);
   count_flops(state, cell, s, (training ? 3 : 1) * (std::is_same_v<Contestant, Both> ? 2 : 1));
 }
 
