@@ -14,6 +14,7 @@ CELLS = {
     "lstm": layers.LSTM,
     "gru": layers.GRU,
     "dual_state_gru": layers.DualStateGRU,
+    "coupled_lstm": layers.CoupledLSTM,
 }
 
 
@@ -235,6 +236,7 @@ def test_plot(tmp_path):
         ("lstm", dict(unit_forget_bias=False), (1, 1), (2, 3)),
         ("gru", {}, (0, 1), (1, 2)),
         ("dual_state_gru", {}, (0, -1), (1, 2)),
+        ("coupled_lstm", dict(unit_forget_bias=False), (0, 1), (1, 2)),
     ],
 )
 def test_chrono_spreads_the_times_that_gates_keep(cell, arguments, keeps, rest):
@@ -261,7 +263,7 @@ def test_chrono_spreads_the_times_that_gates_keep(cell, arguments, keeps, rest):
 def test_chrono_refuses_what_it_cannot_be():
     with pytest.raises(ValueError, match="max_timescale: expected at least 2, got 1"):
         initializers.Chrono(1)
-    with pytest.raises(ValueError, match="cell: expected one of lstm, gru, dual_state_gru"):
+    with pytest.raises(ValueError, match=r"cell: expected one of lstm, gru, .*, got 'simple_rnn'"):
         initializers.Chrono(10, "simple_rnn")
     with pytest.raises(ValueError, match=r"bias of lstm, whose last axis .* multiple of 4"):
         initializers.Chrono(10)((6,))

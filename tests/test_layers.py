@@ -21,8 +21,8 @@ needs_keras = pytest.mark.skipif(not KERAS, reason="needs Keras")
 if KERAS:
     os.environ.setdefault("KERAS_BACKEND", "numpy")
 
-RECURRENT = ("SimpleRNN", "LSTM", "GRU", "DualStateGRU")
-STATES = {"SimpleRNN": 1, "LSTM": 2, "GRU": 1, "DualStateGRU": 2}
+RECURRENT = ("SimpleRNN", "LSTM", "GRU", "DualStateGRU", "CoupledLSTM")
+STATES = {"SimpleRNN": 1, "LSTM": 2, "GRU": 1, "DualStateGRU": 2, "CoupledLSTM": 2}
 
 
 def normal(*shape, seed=0):
@@ -157,9 +157,13 @@ def test_unit_forget_bias():
         layer = layers.LSTM(2, bias_initializer=bias)
         layer.build((1, 1, 1))
         assert layer.cell.bias.value.tolist() == [*[other] * 2, 1, 1, *[other] * 4]
-    layer = layers.LSTM(2, unit_forget_bias=False)
-    layer.build((1, 1, 1))
-    assert not layer.cell.bias.value.any()
+        layer = layers.CoupledLSTM(2, bias_initializer=bias)
+        layer.build((1, 1, 1))
+        assert layer.cell.bias.value.tolist() == [1, 1, *[other] * 4]
+    for cls in (layers.LSTM, layers.CoupledLSTM):
+        layer = cls(2, unit_forget_bias=False)
+        layer.build((1, 1, 1))
+        assert not layer.cell.bias.value.any()
 
 
 def test_simple_rnn_drops_its_activity_regularizer_as_keras_but_says_so():
@@ -169,19 +173,20 @@ def test_simple_rnn_drops_its_activity_regularizer_as_keras_but_says_so():
     assert layer.losses == []
 
 
-# ---- The cell of the article --------------------------------------------------------------------
+# ---- The cells that Keras does not have ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"go_backwards": True, "return_sequences": True}])
-def test_dual_state_gru(options):
-    layer = layers.DualStateGRU(5, dtype="float64", return_state=True, **options)
+@pytest.mark.parametrize("name", ["DualStateGRU", "CoupledLSTM"])
+def test_own_cells(name, options):
+    layer = getattr(layers, name)(5, dtype="float64", return_state=True, **options)
     x, mask = normal(3, 4, 2), normal(3, 4) > -0.5
     layer.build(x.shape)
     randomize(layer)
     states = [normal(3, 5, seed=2), normal(3, 5, seed=3)]
     output, h, c = layer(x, initial_state=states, mask=mask)
     expected, final, _ = twin.forward(
-        "dual_state_gru",
+        layer.cell.engine_name,
         x,
         *layer.get_weights(),
         initial_state=states,
@@ -191,8 +196,23 @@ def test_dual_state_gru(options):
     )
     for ours, theirs in zip((output, h, c), (expected, *final), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-13)
-    assert layers.DualStateGRU.from_config(layer.get_config()).get_config() == layer.get_config()
-    assert "means the opposite" in layers.DualStateGRU.__doc__
+    assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
+    for part in (layer, layer.cell):
+        described = layers.serialize(part)
+        assert described["module"] == "tidegate.layers"
+        assert type(layers.deserialize(described)) is type(part)
+
+
+def test_coupled_gates_are_an_lstm_whose_input_gate_is_what_forgetting_leaves():
+    coupled = layers.CoupledLSTM(5, dtype="float64", return_sequences=True)
+    lstm = layers.LSTM(5, dtype="float64", return_sequences=True)
+    x = normal(3, 4, 2)
+    for layer in (coupled, lstm):
+        layer.build(x.shape)
+    randomize(coupled)
+    # 1 - s(z) is s(-z).
+    lstm.set_weights([np.hstack([-w[..., :5], w]) for w in coupled.get_weights()])
+    np.testing.assert_allclose(coupled(x), lstm(x), rtol=0, atol=1e-14)
 
 
 # ---- Dropout ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ CELLS = {  # functions: name, further arguments, cell of the twin
     "gru_before": ("gru", {"reset_after": False}, "gru_reset_before"),
     "simple_rnn": ("simple_rnn", {}, "simple_rnn"),
     "dual_state_gru": ("dual_state_gru", {}, "dual_state_gru"),
+    "coupled_lstm": ("coupled_lstm", {}, "coupled_lstm"),
 }
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 

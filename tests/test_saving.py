@@ -96,6 +96,14 @@ def dual_state(k):
     ]
 
 
+def coupled(k):
+    return [k.layers.Input((6, 3)), k.layers.CoupledLSTM(4, return_sequences=True)]
+
+
+def coupled_cell(k):
+    return [k.layers.Input((6, 3)), k.layers.RNN(k.layers.CoupledLSTMCell(3))]
+
+
 def nested(k):
     inner = [k.layers.Input((6, 3)), k.layers.LSTM(4, return_sequences=True), k.layers.LSTM(4)]
     return [k.layers.Input((6, 3)), k.Sequential(inner, name="inner"), k.layers.Dense(2)]
@@ -336,14 +344,24 @@ class TestKerasFiles:
         with pytest.raises(ValueError, match="the last layer 'b' as the output"):
             tg.load_model(tmp_path / "two.keras")
 
-    def test_own_layers_are_refused_by_name(self, tmp_path):
-        model = model_of(dual_state)
-        with pytest.raises(ValueError, match=r"layer 'dual_state_gru\w*' \(DualStateGRU\)"):
+    @pytest.mark.parametrize(
+        "build, name",
+        [
+            (dual_state, r"layer 'dual_state_gru\w*' \(DualStateGRU\)"),
+            (coupled, r"layer 'coupled_lstm\w*' \(CoupledLSTM\)"),
+            (coupled_cell, r"layer 'coupled_lstm_cell\w*' \(CoupledLSTMCell\)"),
+        ],
+    )
+    def test_own_layers_are_refused_by_name(self, build, name, tmp_path):
+        model = model_of(build)
+        with pytest.raises(ValueError, match=name):
             model.save(tmp_path / "model.keras")
         model.save_weights(tmp_path / "model.weights.h5")
-        again = model_of(dual_state, seed=2)
+        again = model_of(build, seed=2)
         again.load_weights(tmp_path / "model.weights.h5")
         assert same_weights(model, again)
+
+    def test_own_activations_are_refused_by_name(self, tmp_path):
         hard = tg.Sequential([tg.layers.Input((3,)), tg.layers.Dense(2, "hard_sigmoid_keras2")])
         with pytest.raises(ValueError, match=r"\(Dense\).*'hard_sigmoid_keras2'"):
             hard.save(tmp_path / "model.keras")
@@ -929,7 +947,7 @@ def first(description):
 
 
 class TestDeployment:
-    @pytest.mark.parametrize("build", [*SHARED, dual_state, double])
+    @pytest.mark.parametrize("build", [*SHARED, dual_state, coupled, coupled_cell, double])
     def test_there_and_back(self, build, tmp_path):
         model = model_of(build)
         expected = predict(model, build)

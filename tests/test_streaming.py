@@ -19,6 +19,7 @@ RECURRENT = {
     "gru_before": lambda **k: layers.GRU(19, reset_after=False, **k),
     "simple": lambda **k: layers.SimpleRNN(16, **k),
     "dual": lambda **k: layers.DualStateGRU(9, **k),
+    "coupled": lambda **k: layers.CoupledLSTM(18, **k),
 }
 DTYPES = ["float32", "float64"]
 
@@ -360,6 +361,7 @@ WHOLE = {
     "stacked": STACKS["stacked"],
     "masked": STACKS["masked"],
     "last_step": [lambda d: layers.DualStateGRU(6, dtype=d), _dense(2, use_bias=False)],
+    "coupled": [lambda d: layers.Bidirectional(layers.CoupledLSTM(6, dtype=d), dtype=d)],
 }
 
 

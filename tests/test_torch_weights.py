@@ -154,8 +154,9 @@ def test_refused(source, arguments, message):
 def test_refused_arguments():
     with pytest.raises(TypeError, match="expected names mapped to arrays"):
         weights_from_torch("lstm", [1, 2])
-    with pytest.raises(ValueError, match="cell: expected one of"):
-        weights_from_torch("dual_state_gru", {})
+    for cell in ("dual_state_gru", "coupled_lstm"):
+        with pytest.raises(ValueError, match="cell: expected one of"):
+            weights_from_torch(cell, {})
     with pytest.raises(ValueError, match="units: expected none"):
         tg.layers.LSTM.from_torch(named(LSTM), units=4)
 

@@ -80,7 +80,8 @@ OutputActivation output_activation(const std::string& name, const std::string& s
 }
 
 bool is_recurrent(const std::string& name) {
-  return name == "LSTM" || name == "GRU" || name == "SimpleRNN" || name == "DualStateGRU";
+  return name == "LSTM" || name == "GRU" || name == "SimpleRNN" || name == "DualStateGRU" ||
+         name == "CoupledLSTM";
 }
 
 template <class T>
@@ -100,6 +101,7 @@ GraphLayer<T> build(const LayerEntry& entry, const std::string& prefix, Weights<
                        : name == "GRU" && entry.reset_after ? "gru"
                        : name == "GRU"                      ? "gru_reset_before"
                        : name == "SimpleRNN"                ? "simple_rnn"
+                       : name == "CoupledLSTM"              ? "coupled_lstm"
                                                             : "dual_state_gru";
     const auto all = cells();
     const CellDescription& description = *std::find_if(

@@ -189,6 +189,7 @@ const std::map<std::string, std::vector<Key>>& keys_of_classes() {
         {"GRU", gru},
         {"SimpleRNN", simple},
         {"DualStateGRU", gated},
+        {"CoupledLSTM", gated},
         {"Dense", {{"units", kSize}, {"activation", kText}, {"use_bias", kFlag}}},
         {"Embedding", {{"input_dim", kSize}, {"output_dim", kSize}, {"mask_zero", kFlag}}},
         {"Masking", {{"mask_value", kNumber}}},

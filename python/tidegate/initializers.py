@@ -371,7 +371,12 @@ class Orthogonal(_Random):
 
 
 # Of each cell's bias, gate by gate: the factor of log(u).
-_CHRONO_SIGNS = {"lstm": (-1, 1, 0, 0), "gru": (1, 0, 0), "dual_state_gru": (-1, 0, 0)}
+_CHRONO_SIGNS = {
+    "lstm": (-1, 1, 0, 0),
+    "gru": (1, 0, 0),
+    "dual_state_gru": (-1, 0, 0),
+    "coupled_lstm": (1, 0, 0),
+}
 
 
 class Chrono(_Random):
@@ -380,12 +385,13 @@ class Chrono(_Random):
     The bias of what keeps the state is log(u), u uniform in [1, max_timescale - 1], so its gate
     keeps for about u steps; the LSTM's input gate starts with -log(u), all else with 0 (Tallec and
     Ollivier, "Can recurrent neural networks warp time?", 2018). Pass it as `bias_initializer`; to
-    an `LSTM` together with `unit_forget_bias=False`, which would overwrite a part of it. Keras has
-    no such initializer, so its files name this class.
+    an `LSTM` or `CoupledLSTM` together with `unit_forget_bias=False`, as `True` would overwrite a
+    part of it. Keras has no such initializer, so its files name this class.
 
     Args:
         max_timescale: Length of the dependencies to expect, in steps, at least 2.
-        cell: `"lstm"`, `"gru"` or `"dual_state_gru"` (whose z forgets when it opens).
+        cell: `"lstm"`, `"coupled_lstm"`, `"gru"` or `"dual_state_gru"` (whose z forgets when it
+            opens).
         seed: Integer or None.
 
     Raises:

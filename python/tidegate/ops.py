@@ -21,7 +21,9 @@ not change before backward. Backward leaves it as it was, so it may be used many
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -29,6 +31,9 @@ from . import _core, activations
 
 __all__ = [
     "Context",
+    "coupled_lstm",
+    "coupled_lstm_backward",
+    "coupled_lstm_forward",
     "dense",
     "dense_backward",
     "dense_forward",
@@ -163,41 +168,44 @@ def _weights(
 
 
 def _prepare(
-    cell: str,
-    x: Any,
-    weights: tuple[Any, Any, Any],
-    named: tuple[Any, Any],
-    options: dict[str, Any],
-) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The packed engine and the checked arguments of its `forward`."""
-    kernel, recurrent_kernel, bias = _weights(cell, *weights)
+    name: str, arguments: Mapping[str, Any]
+) -> tuple[str, Any, tuple[Any, ...], dict[str, Any]]:
+    """The cell, its packed engine and the checked arguments of the engine's `forward`.
+
+    Takes the arguments of the function `name`, all of them.
+    """
+    given = dict(arguments)
+    cell = name if given.pop("reset_after", True) else f"{name}_reset_before"
+    kernel, recurrent_kernel, bias = _weights(
+        cell, *(given.pop(weight) for weight in ("kernel", "recurrent_kernel", "bias"))
+    )
     names = [
-        activations.engine_name(activations.get(a), cell, argument)
-        for a, argument in zip(named, ("activation", "recurrent_activation"), strict=True)
+        activations.engine_name(activations.get(given.pop(argument, "linear")), cell, argument)
+        for argument in ("activation", "recurrent_activation")
     ]
-    x = as_array(x, kernel.dtype, f"{cell} x")
+    x = as_array(given.pop("x"), kernel.dtype, f"{cell} x")
     check_sequences(x, len(kernel), f"{cell} x")
     shape = (len(x), len(recurrent_kernel))
     states = as_states(
-        options.pop("initial_state"),
+        given.pop("initial_state"),
         CELLS[cell]["states"],
         shape,
         x.dtype,
         f"{cell} initial_state",
     )
-    mask = as_mask(options.pop("mask"), x.shape[:2], f"{cell} mask")
+    mask = as_mask(given.pop("mask"), x.shape[:2], f"{cell} mask")
     engine = _core.Recurrent(cell, kernel, recurrent_kernel, bias, *names)
-    return engine, (x, states, mask), {name: bool(value) for name, value in options.items()}
+    return cell, engine, (x, states, mask), {option: bool(v) for option, v in given.items()}
 
 
-def _infer(*arguments: Any) -> tuple[Array, list[Array]]:
-    engine, args, options = _prepare(*arguments)
+def _infer(name: str, arguments: Mapping[str, Any]) -> tuple[Array, list[Array]]:
+    _, engine, args, options = _prepare(name, arguments)
     outputs, states = engine.forward(*args, **options)
     return outputs, states
 
 
-def _train(cell: str, *arguments: Any) -> tuple[Array, list[Array], Context]:
-    engine, args, options = _prepare(cell, *arguments)
+def _train(name: str, arguments: Mapping[str, Any]) -> tuple[Array, list[Array], Context]:
+    cell, engine, args, options = _prepare(name, arguments)
     outputs, states, saved = engine.forward_training(*args, **options)
     return outputs, states, Context(cell, saved, outputs.shape, states[0].shape, outputs.dtype)
 
@@ -220,6 +228,76 @@ def _backward(name: str, context: Context, d_outputs: Any, d_states: Any) -> dic
         d_states = as_states(given, count, context.states_shape, context.dtype, f"{name} d_states")
     gradients: dict[str, Any] = context.saved.backward(d_outputs, d_states)
     return gradients
+
+
+# ---- Functions made from others ----------------------------------------------
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _with_arguments_of(
+    function: Callable[_P, Any],
+    run: Callable[[str, Mapping[str, Any]], _R],
+    cell: str,
+    name: str,
+    doc: str,
+) -> Callable[_P, _R]:
+    """A function called `name` with the arguments of `function`, which `run` takes for `cell`."""
+    signature = inspect.signature(function)
+
+    def made(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from None
+        bound.apply_defaults()
+        return run(cell, bound.arguments)
+
+    made.__name__ = made.__qualname__ = name
+    made.__doc__ = doc
+    returns = inspect.signature(run).return_annotation
+    made.__signature__ = signature.replace(return_annotation=returns)  # type: ignore[attr-defined]
+    return made
+
+
+def _forward_of(
+    function: Callable[_P, tuple[Array, list[Array]]],
+) -> Callable[_P, tuple[Array, list[Array], Context]]:
+    name = function.__name__
+    doc = f"As `{name}`, and the context for `{name}_backward`."
+    return _with_arguments_of(function, _train, name, f"{name}_forward", doc)
+
+
+class _Backward(Protocol):
+    def __call__(
+        self, context: Context, d_outputs: Any = None, d_states: Any = None
+    ) -> dict[str, Any]: ...
+
+
+def _backward_of(function: Callable[..., Any]) -> _Backward:
+    name = function.__name__
+
+    def backward(context: Context, d_outputs: Any = None, d_states: Any = None) -> dict[str, Any]:
+        return _backward(name, context, d_outputs, d_states)
+
+    backward.__name__ = backward.__qualname__ = f"{name}_backward"
+    backward.__doc__ = f"""Gradients of `{name}`, given those of outputs and of final states.
+
+    Args:
+        context: From `{name}_forward`.
+        d_outputs: (batch, time, units), or None for zeros.
+        d_states: As the states, entries may be None; or None.
+
+    Returns:
+        A dict with the keys inputs, kernel, recurrent_kernel, bias (None without bias) and
+        initial_state (a list).
+
+    Raises:
+        ValueError: Shapes do not fit.
+        TypeError: The context is not one of `{name}_forward`.
+    """
+    return backward
 
 
 # ---- Dense ------------------------------------------------------------------
@@ -326,58 +404,11 @@ def simple_rnn(
         ValueError: Shapes do not fit, or an activation is not one the engine knows.
         TypeError: An array is not numeric, or the kernel neither float32 nor float64.
     """
-    options = {
-        "initial_state": initial_state,
-        "mask": mask,
-        "go_backwards": go_backwards,
-        "zero_output_for_mask": zero_output_for_mask,
-    }
-    weights = (kernel, recurrent_kernel, bias)
-    return _infer("simple_rnn", x, weights, (activation, "linear"), options)
+    return _infer("simple_rnn", locals())
 
 
-def simple_rnn_forward(
-    x: Any,
-    kernel: Any,
-    recurrent_kernel: Any,
-    bias: Any = None,
-    initial_state: Any = None,
-    *,
-    mask: Any = None,
-    activation: Any = "tanh",
-    go_backwards: bool = False,
-    zero_output_for_mask: bool = False,
-) -> tuple[Array, list[Array], Context]:
-    """As `simple_rnn`, and the context for `simple_rnn_backward`."""
-    options = {
-        "initial_state": initial_state,
-        "mask": mask,
-        "go_backwards": go_backwards,
-        "zero_output_for_mask": zero_output_for_mask,
-    }
-    weights = (kernel, recurrent_kernel, bias)
-    return _train("simple_rnn", x, weights, (activation, "linear"), options)
-
-
-def simple_rnn_backward(
-    context: Context, d_outputs: Any = None, d_states: Any = None
-) -> dict[str, Any]:
-    """Gradients of `simple_rnn`, given those of its outputs and of its final states.
-
-    Args:
-        context: From `simple_rnn_forward`.
-        d_outputs: (batch, time, units), or None for zeros.
-        d_states: As the states, entries may be None; or None.
-
-    Returns:
-        A dict with the keys inputs, kernel, recurrent_kernel, bias (None without bias) and
-        initial_state (a list).
-
-    Raises:
-        ValueError: Shapes do not fit.
-        TypeError: The context is not one of `simple_rnn_forward`.
-    """
-    return _backward("simple_rnn", context, d_outputs, d_states)
+simple_rnn_forward = _forward_of(simple_rnn)
+simple_rnn_backward = _backward_of(simple_rnn)
 
 
 # ---- LSTM -------------------------------------------------------------------
@@ -417,57 +448,49 @@ def lstm(
         ValueError: Shapes do not fit, or an activation is not one the engine knows.
         TypeError: An array is not numeric, or the kernel neither float32 nor float64.
     """
-    options = {
-        "initial_state": initial_state,
-        "mask": mask,
-        "go_backwards": go_backwards,
-        "zero_output_for_mask": zero_output_for_mask,
-    }
-    weights = (kernel, recurrent_kernel, bias)
-    return _infer("lstm", x, weights, (activation, recurrent_activation), options)
+    return _infer("lstm", locals())
 
 
-def lstm_forward(
-    x: Any,
-    kernel: Any,
-    recurrent_kernel: Any,
-    bias: Any = None,
-    initial_state: Any = None,
-    *,
-    mask: Any = None,
-    activation: Any = "tanh",
-    recurrent_activation: Any = "sigmoid",
-    go_backwards: bool = False,
-    zero_output_for_mask: bool = False,
-) -> tuple[Array, list[Array], Context]:
-    """As `lstm`, and the context for `lstm_backward`."""
-    options = {
-        "initial_state": initial_state,
-        "mask": mask,
-        "go_backwards": go_backwards,
-        "zero_output_for_mask": zero_output_for_mask,
-    }
-    weights = (kernel, recurrent_kernel, bias)
-    return _train("lstm", x, weights, (activation, recurrent_activation), options)
+lstm_forward = _forward_of(lstm)
+lstm_backward = _backward_of(lstm)
 
 
-def lstm_backward(context: Context, d_outputs: Any = None, d_states: Any = None) -> dict[str, Any]:
-    """Gradients of `lstm`, given those of its outputs and of its final states.
+# ---- What is called as the LSTM is, with three gates -------------------------
 
-    Args:
-        context: From `lstm_forward`.
-        d_outputs: (batch, time, units), or None for zeros.
-        d_states: As the states, entries may be None; or None.
 
-    Returns:
-        A dict with the keys inputs, kernel, recurrent_kernel, bias (None without bias) and
-        initial_state (a list).
+def _like_lstm(
+    function: Callable[_P, tuple[Array, list[Array]]],
+    name: str,
+    summary: str,
+    gates: str,
+    states: str,
+) -> Callable[_P, tuple[Array, list[Array]]]:
+    _, arguments = str(function.__doc__).split("\n", 1)
+    for old, new in (("i, f, c, o", gates), ("4*units", "3*units"), ("[h, c]", f"[{states}]")):
+        arguments = arguments.replace(old, new)
+    doc = f"{summary}; gates {gates}.\n{arguments}"
+    return _with_arguments_of(function, _infer, name, name, doc)
 
-    Raises:
-        ValueError: Shapes do not fit.
-        TypeError: The context is not one of `lstm_forward`.
-    """
-    return _backward("lstm", context, d_outputs, d_states)
+
+coupled_lstm = _like_lstm(
+    lstm,
+    "coupled_lstm",
+    "The LSTM with i = 1 - f: c = f*c' + (1-f)*act(..), h = o*act(c)",
+    "f, c, o",
+    "h, c",
+)
+coupled_lstm_forward = _forward_of(coupled_lstm)
+coupled_lstm_backward = _backward_of(coupled_lstm)
+
+dual_state_gru = _like_lstm(
+    lstm,
+    "dual_state_gru",
+    "The GRU with two states: C = (1-z)*C' + r*act(..), h = (1-z)*h' + act(C)",
+    "z, r, c",
+    "h, C",
+)
+dual_state_gru_forward = _forward_of(dual_state_gru)
+dual_state_gru_backward = _backward_of(dual_state_gru)
 
 
 # ---- GRU --------------------------------------------------------------------
@@ -510,159 +533,8 @@ def gru(
         ValueError: Shapes do not fit, or an activation is not one the engine knows.
         TypeError: An array is not numeric, or the kernel neither float32 nor float64.
     """
-    options = {
-        "initial_state": initial_state,
-        "mask": mask,
-        "go_backwards": go_backwards,
-        "zero_output_for_mask": zero_output_for_mask,
-    }
-    weights = (kernel, recurrent_kernel, bias)
-    return _infer(
-        "gru" if reset_after else "gru_reset_before",
-        x,
-        weights,
-        (activation, recurrent_activation),
-        options,
-    )
+    return _infer("gru", locals())
 
 
-def gru_forward(
-    x: Any,
-    kernel: Any,
-    recurrent_kernel: Any,
-    bias: Any = None,
-    initial_state: Any = None,
-    *,
-    mask: Any = None,
-    activation: Any = "tanh",
-    recurrent_activation: Any = "sigmoid",
-    go_backwards: bool = False,
-    zero_output_for_mask: bool = False,
-    reset_after: bool = True,
-) -> tuple[Array, list[Array], Context]:
-    """As `gru`, and the context for `gru_backward`."""
-    options = {
-        "initial_state": initial_state,
-        "mask": mask,
-        "go_backwards": go_backwards,
-        "zero_output_for_mask": zero_output_for_mask,
-    }
-    weights = (kernel, recurrent_kernel, bias)
-    return _train(
-        "gru" if reset_after else "gru_reset_before",
-        x,
-        weights,
-        (activation, recurrent_activation),
-        options,
-    )
-
-
-def gru_backward(context: Context, d_outputs: Any = None, d_states: Any = None) -> dict[str, Any]:
-    """Gradients of `gru`, given those of its outputs and of its final states.
-
-    Args:
-        context: From `gru_forward`.
-        d_outputs: (batch, time, units), or None for zeros.
-        d_states: As the states, entries may be None; or None.
-
-    Returns:
-        A dict with the keys inputs, kernel, recurrent_kernel, bias (None without bias) and
-        initial_state (a list).
-
-    Raises:
-        ValueError: Shapes do not fit.
-        TypeError: The context is not one of `gru_forward`.
-    """
-    return _backward("gru", context, d_outputs, d_states)
-
-
-# ---- DualStateGRU -----------------------------------------------------------
-
-
-def dual_state_gru(
-    x: Any,
-    kernel: Any,
-    recurrent_kernel: Any,
-    bias: Any = None,
-    initial_state: Any = None,
-    *,
-    mask: Any = None,
-    activation: Any = "tanh",
-    recurrent_activation: Any = "sigmoid",
-    go_backwards: bool = False,
-    zero_output_for_mask: bool = False,
-) -> tuple[Array, list[Array]]:
-    """The GRU with two states: C = (1-z)*C' + r*act(..), h = (1-z)*h' + act(C); gates z, r, c.
-
-    Args:
-        x: (batch, time, features), time at least 1.
-        kernel: (features, 3*units), float32 or float64, gates z, r, c.
-        recurrent_kernel: (units, 3*units).
-        bias: (3*units,), or None.
-        initial_state: A list [h, C] of (batch, units); zeros if None.
-        mask: (batch, time) of bool, True = use the step; or None.
-        activation: Name of an elementwise activation (used twice).
-        recurrent_activation: The same for the gates.
-        go_backwards: Whether to process the last step first.
-        zero_output_for_mask: Whether masked steps give zeros.
-
-    Returns:
-        outputs (batch, time, units) in processing order, and the list [h, C].
-
-    Raises:
-        ValueError: Shapes do not fit, or an activation is not one the engine knows.
-        TypeError: An array is not numeric, or the kernel neither float32 nor float64.
-    """
-    options = {
-        "initial_state": initial_state,
-        "mask": mask,
-        "go_backwards": go_backwards,
-        "zero_output_for_mask": zero_output_for_mask,
-    }
-    weights = (kernel, recurrent_kernel, bias)
-    return _infer("dual_state_gru", x, weights, (activation, recurrent_activation), options)
-
-
-def dual_state_gru_forward(
-    x: Any,
-    kernel: Any,
-    recurrent_kernel: Any,
-    bias: Any = None,
-    initial_state: Any = None,
-    *,
-    mask: Any = None,
-    activation: Any = "tanh",
-    recurrent_activation: Any = "sigmoid",
-    go_backwards: bool = False,
-    zero_output_for_mask: bool = False,
-) -> tuple[Array, list[Array], Context]:
-    """As `dual_state_gru`, and the context for `dual_state_gru_backward`."""
-    options = {
-        "initial_state": initial_state,
-        "mask": mask,
-        "go_backwards": go_backwards,
-        "zero_output_for_mask": zero_output_for_mask,
-    }
-    weights = (kernel, recurrent_kernel, bias)
-    return _train("dual_state_gru", x, weights, (activation, recurrent_activation), options)
-
-
-def dual_state_gru_backward(
-    context: Context, d_outputs: Any = None, d_states: Any = None
-) -> dict[str, Any]:
-    """Gradients of `dual_state_gru`, given those of its outputs and of its final states.
-
-    Args:
-        context: From `dual_state_gru_forward`.
-        d_outputs: (batch, time, units), or None for zeros.
-        d_states: As the states, entries may be None; or None.
-
-    Returns:
-        A dict with the keys inputs, kernel, recurrent_kernel, bias (None without bias) and
-        initial_state (a list).
-
-    Raises:
-        ValueError: Shapes do not fit.
-        TypeError: The context is not one of `dual_state_gru_forward`.
-    """
-    return _backward("dual_state_gru", context, d_outputs, d_states)
+gru_forward = _forward_of(gru)
+gru_backward = _backward_of(gru)

@@ -36,6 +36,7 @@ const char* const kWords[] = {"LSTM",
                               "GRU",
                               "SimpleRNN",
                               "DualStateGRU",
+                              "CoupledLSTM",
                               "Dense",
                               "Embedding",
                               "Masking",
@@ -77,10 +78,10 @@ const char* const kWords[] = {"LSTM",
                               ","};
 
 std::string seed(unsigned number) {
-  const char* const names[] = {"LSTM", "GRU", "SimpleRNN", "DualStateGRU", "Dense"};
+  const char* const names[] = {"LSTM", "GRU", "SimpleRNN", "DualStateGRU", "CoupledLSTM", "Dense"};
   std::vector<writer::Layer> layers;
-  for (unsigned i = 0; i <= number % 3; ++i, number /= 5)
-    layers.push_back({names[number % 5], 1 + static_cast<int64_t>(number % 4)});
+  for (unsigned i = 0; i <= number % 3; ++i, number /= 6)
+    layers.push_back({names[number % 6], 1 + static_cast<int64_t>(number % 4)});
   return writer::stack(layers, 2);
 }
 

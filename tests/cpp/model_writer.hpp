@@ -95,7 +95,7 @@ inline std::string stack(const std::vector<Layer>& layers, int64_t features,
   for (size_t i = 0; i < layers.size(); ++i) {
     const auto& [name, units] = layers[i];
     const bool is_dense = name == "Dense";
-    const int64_t gates = name == "LSTM" ? 4 : name == "GRU" || name == "DualStateGRU" ? 3 : 1;
+    const int64_t gates = name == "LSTM" ? 4 : name == "SimpleRNN" ? 1 : 3;
     const int64_t columns = (is_dense ? 1 : gates) * units;
     const std::string prefix = "layers." + std::to_string(i) + ".";
     const auto seed = static_cast<uint32_t>(10 * i);

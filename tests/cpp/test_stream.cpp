@@ -77,9 +77,13 @@ namespace {
 Model load(const std::string& file) { return Model::load(file.data(), file.size()); }
 
 const std::vector<std::vector<writer::Layer>> kStacks = {
-    {{"LSTM", 8}},          {{"LSTM", 21}},
-    {{"GRU", 40}},          {{"SimpleRNN", 5}},
-    {{"DualStateGRU", 16}}, {{"Dense", 9}, {"LSTM", 17}, {"GRU", 12}, {"Dense", 3}},
+    {{"LSTM", 8}},
+    {{"LSTM", 21}},
+    {{"GRU", 40}},
+    {{"SimpleRNN", 5}},
+    {{"DualStateGRU", 16}},
+    {{"CoupledLSTM", 11}},
+    {{"Dense", 9}, {"LSTM", 17}, {"GRU", 12}, {"Dense", 3}},
 };
 
 bool same(const float* a, const float* b, int64_t n) {

@@ -20,6 +20,7 @@ CELLS = {  # name: gates, states, rows of the bias
     "gru": (3, 1, 2),
     "gru_reset_before": (3, 1, 1),
     "dual_state_gru": (3, 2, 1),
+    "coupled_lstm": (3, 2, 1),
 }
 
 
@@ -259,12 +260,32 @@ def _dual_state_gru_backward(p, saved, d_states):
     return dx, [dh + dh_new * (1 - z), dc_new * (1 - z)]
 
 
+def _coupled_lstm(p, x, states):
+    """Greff et al. 2015, CIFG: the LSTM with i = 1 - f."""
+    h, c = states
+    zf, zc, zo = _sum_of_parts(p, x, h, 3)
+    c_new = p.rec(zf) * c + (1 - p.rec(zf)) * p.act(zc)
+    return [p.rec(zo) * p.act(c_new), c_new], (x, h, c, zf, zc, zo, c_new)
+
+
+def _coupled_lstm_backward(p, saved, d_states):
+    x, h, c, zf, zc, zo, c_new = saved
+    dh_new, dc_new = d_states
+    dc_new = dc_new + dh_new * p.rec(zo) * p.d_act(c_new)
+    dzo = dh_new * p.act(c_new) * p.d_rec(zo)
+    dzf = dc_new * (c - p.act(zc)) * p.d_rec(zf)
+    dzc = dc_new * (1 - p.rec(zf)) * p.d_act(zc)
+    dx, dh = _sum_of_parts_backward(p, x, h, [dzf, dzc, dzo])
+    return dx, [dh, dc_new * p.rec(zf)]
+
+
 STEPS = {
     "simple_rnn": (_simple_rnn, _simple_rnn_backward),
     "lstm": (_lstm, _lstm_backward),
     "gru": (_gru, _gru_backward),
     "gru_reset_before": (_gru_reset_before, _gru_reset_before_backward),
     "dual_state_gru": (_dual_state_gru, _dual_state_gru_backward),
+    "coupled_lstm": (_coupled_lstm, _coupled_lstm_backward),
 }
 
 

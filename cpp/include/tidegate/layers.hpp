@@ -14,10 +14,10 @@ namespace tidegate {
 constexpr int kMaxStatesPerCell = 2;
 
 struct CellDescription {
-  std::string
-      name;       // "lstm", "gru" (reset_after), "gru_reset_before", "simple_rnn", "dual_state_gru"
+  // "lstm", "coupled_lstm", "gru" (reset_after), "gru_reset_before", "simple_rnn", "dual_state_gru"
+  std::string name;
   int gates;      // the kernels have gates * units columns
-  int states;     // h first; LSTM and dual_state_gru: h, c
+  int states;     // h first; both LSTMs and dual_state_gru: h, c
   int bias_rows;  // 2 for "gru": input bias, recurrent bias
 };
 TIDEGATE_API std::vector<CellDescription> cells();

@@ -17,8 +17,15 @@ TASKS = {
     "step": "one time step from Python with the state carried along",
 }
 # Gates per cell, as Keras names and orders them (`gru` is reset_after=True).
-GATES = {"lstm": 4, "gru": 3, "gru_reset_before": 3, "simple_rnn": 1, "dual_state_gru": 3}
-STATES = {"lstm": 2, "gru": 1, "gru_reset_before": 1, "simple_rnn": 1, "dual_state_gru": 2}
+GATES = {
+    "lstm": 4,
+    "gru": 3,
+    "gru_reset_before": 3,
+    "simple_rnn": 1,
+    "dual_state_gru": 3,
+    "coupled_lstm": 3,
+}
+STATES = {cell: 2 if cell in ("lstm", "dual_state_gru", "coupled_lstm") else 1 for cell in GATES}
 
 
 class Shape(NamedTuple):

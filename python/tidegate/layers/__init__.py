@@ -4,6 +4,7 @@ from .base import Layer, Wrapper, deserialize, serialize
 from .basic import Activation, Dropout, Flatten, Input, InputLayer, Masking
 from .bidirectional import Bidirectional
 from .cells import StackedRNNCells
+from .coupled_lstm import CoupledLSTM, CoupledLSTMCell
 from .dense import Dense
 from .dual_state_gru import DualStateGRU, DualStateGRUCell
 from .embedding import Embedding
@@ -19,6 +20,8 @@ __all__ = [
     "RNN",
     "Activation",
     "Bidirectional",
+    "CoupledLSTM",
+    "CoupledLSTMCell",
     "Dense",
     "Dropout",
     "DualStateGRU",

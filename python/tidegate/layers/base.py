@@ -808,7 +808,8 @@ class Wrapper(Layer):
 
 # ---- Configs ------------------------------------------------------------------------------------
 
-_KERAS_MODULES = {"Sequential": "keras", "DualStateGRU": "tidegate.layers"}
+_OWN_LAYERS = ("CoupledLSTM", "CoupledLSTMCell", "DualStateGRU", "DualStateGRUCell")
+_KERAS_MODULES = {"Sequential": "keras", **dict.fromkeys(_OWN_LAYERS, "tidegate.layers")}
 
 
 def serialize(layer: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class LSTMCell(BuiltinCell):
     """
 
     unit_forget_bias: bool
+    _forget_gate = 1  # its place among the gates
     _config_keys = (
         "units",
         "activation",
@@ -49,12 +50,10 @@ class LSTMCell(BuiltinCell):
     def _initial_bias(self, shape: Any, dtype: Any) -> Array:
         if not self.unit_forget_bias:
             return super()._initial_bias(shape, dtype)
-        parts = [
-            self.bias_initializer((self.units,), dtype),
-            np.ones(self.units, dtype),
-            self.bias_initializer((2 * self.units,), dtype),
-        ]
-        return np.concatenate(parts)
+        ones = np.ones(self.units, dtype)
+        before, after = self._forget_gate, self._gates - self._forget_gate - 1
+        parts = [self.bias_initializer((n * self.units,), dtype) for n in (before, after) if n]
+        return np.concatenate([*parts[:-1], ones, parts[-1]])
 
     def __init__(
         self,

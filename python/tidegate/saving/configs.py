@@ -36,7 +36,7 @@ _CUDNN = {"CuDNNLSTM": "LSTM", "CuDNNGRU": "GRU"}
 _NESTED_LAYERS = ("layer", "backward_layer", "cell")
 # Ours alone: Keras would not find them, or would find something else.
 _UNKNOWN_TO_KERAS = frozenset({"hard_sigmoid_keras2", "gelu_tanh"})
-_OWN_LAYERS = frozenset({"DualStateGRU", "DualStateGRUCell"})
+_OWN_LAYERS = frozenset({"CoupledLSTM", "CoupledLSTMCell", "DualStateGRU", "DualStateGRUCell"})
 
 
 @dataclass

@@ -53,6 +53,7 @@ _KEYS: dict[str, dict[str, Any]] = {
     "GRU": {**_GATED_KEYS, "reset_after": bool},
     "SimpleRNN": _RECURRENT_KEYS,
     "DualStateGRU": _GATED_KEYS,
+    "CoupledLSTM": _GATED_KEYS,
     "Dense": {"units": int, "activation": str, "use_bias": bool},
     "Embedding": {"input_dim": int, "output_dim": int, "mask_zero": bool},
     "Masking": {"mask_value": float},
@@ -69,12 +70,6 @@ _DEFAULTS = {
     "reset_after": True,
     "mask_value": 0.0,
     "merge_mode": "concat",
-}
-_CELL_LAYERS = {
-    "LSTMCell": "LSTM",
-    "GRUCell": "GRU",
-    "SimpleRNNCell": "SimpleRNN",
-    "DualStateGRUCell": "DualStateGRU",
 }
 
 
@@ -237,15 +232,15 @@ def _plain_layers(class_name: str, config: Mapping[str, Any], subject: str) -> l
         )
     entries = []
     for index, (cell_class, cell_config, _) in enumerate(cells):
-        if cell_class not in _CELL_LAYERS:
+        if cell_class not in shapes.CELL_LAYERS:
             raise ValueError(
-                f"{subject}: expected a cell of {sorted(_CELL_LAYERS)}, got {cell_class!r}"
+                f"{subject}: expected a cell of {sorted(shapes.CELL_LAYERS)}, got {cell_class!r}"
             )
         merged = {**config, **cell_config, "name": config.get("name")}
         if index < len(cells) - 1:
             merged["return_sequences"] = True
             merged["name"] = f"{config.get('name')}_{index}"
-        entries.append(_plain_layer(_CELL_LAYERS[cell_class], merged, subject))
+        entries.append(_plain_layer(shapes.CELL_LAYERS[cell_class], merged, subject))
     return entries
 
 

@@ -18,18 +18,13 @@ from ..utils import to_snake_case
 Shape = tuple[int | None, ...]
 """A shape with the batch axis; None is a size that is not known."""
 
-# Recurrent layers and cells by class name: the name of their cell in the engine.
-CELLS = {
-    "LSTM": "lstm",
-    "GRU": "gru",
-    "SimpleRNN": "simple_rnn",
-    "DualStateGRU": "dual_state_gru",
-    "LSTMCell": "lstm",
-    "GRUCell": "gru",
-    "SimpleRNNCell": "simple_rnn",
-    "DualStateGRUCell": "dual_state_gru",
-}
-RECURRENT = frozenset(name for name in CELLS if not name.endswith("Cell")) | {"RNN"}
+_LAYERS = ("LSTM", "GRU", "SimpleRNN", "DualStateGRU", "CoupledLSTM")
+CELL_LAYERS = {f"{name}Cell": name for name in _LAYERS}
+"""Cells by class name: the layer that is one of them over time."""
+CELLS = {name: to_snake_case(name) for name in _LAYERS}
+CELLS |= {cell: CELLS[layer] for cell, layer in CELL_LAYERS.items()}
+"""Recurrent layers and cells by class name: the name of their cell in the engine."""
+RECURRENT = frozenset(_LAYERS) | {"RNN"}
 _SAME_SHAPE = frozenset({"Dropout", "Activation", "Masking"})
 
 

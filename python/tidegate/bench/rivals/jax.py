@@ -57,7 +57,15 @@ def _step(cell: str) -> Any:
         c = keep * c + sigmoid(r) * jnp.tanh(g)
         return keep * h + jnp.tanh(c), c
 
-    return {f.__name__: f for f in (lstm, gru, gru_reset_before, simple_rnn, dual_state_gru)}[cell]
+    def coupled_lstm(states: Any, a: Any, u: Any, b: Any) -> Any:
+        h, c = states
+        f, g, o = jnp.split(a + h @ u, 3, axis=-1)
+        f = sigmoid(f)
+        c = f * c + (1 - f) * jnp.tanh(g)
+        return sigmoid(o) * jnp.tanh(c), c
+
+    steps = (lstm, gru, gru_reset_before, simple_rnn, dual_state_gru, coupled_lstm)
+    return {step.__name__: step for step in steps}[cell]
 
 
 def prepare(problem: Problem, arrays: Arrays) -> Prepared:

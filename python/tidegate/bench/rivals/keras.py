@@ -38,7 +38,7 @@ def prepare(problem: Problem, arrays: Arrays) -> Prepared:
     import keras
 
     units, cell = problem.shape.units, problem.cell
-    if cell == "dual_state_gru":
+    if cell in ("dual_state_gru", "coupled_lstm"):
         raise Unsupported(f"no {cell}")
     if problem.task == "step":
         raise Unsupported("no compiled call for one step")

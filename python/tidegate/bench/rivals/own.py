@@ -67,6 +67,7 @@ def _stream(problem: Problem, arrays: Arrays) -> Any:
         "gru_reset_before": partial(layers.GRU, reset_after=False),
         "simple_rnn": layers.SimpleRNN,
         "dual_state_gru": layers.DualStateGRU,
+        "coupled_lstm": layers.CoupledLSTM,
     }
     layer = make[problem.cell](units, dtype=dtype)
     model = Sequential([layers.Input((None, problem.shape.features), dtype=dtype), layer])
