@@ -295,11 +295,11 @@ def verdict(entries, start):
         (
             [0, 0.2, 0.1],
             [0.5, 0.3, 0.9],
-            "level",
+            "solved",
             "both solve it in every seed: GRU 0.1 (0 to 0.2) by epoch 7",
         ),
         ([74, 75, 76], [71, 72, 73], "none", "nobody does better than the baseline 75"),
-        ([5], [20], "level", "one seed has no spread"),
+        ([5], [20], "none", "one seed has no spread"),
         ([5, 6, 7], [None, 90, 95], "first", "95 (90 to diverged)"),
     ],
 )
@@ -333,6 +333,65 @@ def test_claims_turn_with_the_results():
         start,
     ).reasons[-1]
     assert "GRU 10, SimpleRNN none" in reach
+
+
+def test_tasks_that_both_solve_do_not_count_against_the_better():
+    good, bad = [0.0, 0.1, 0.2], [50, 60, 70]
+    found = verdict(
+        [
+            entry("recall-10", "gru", good),
+            entry("recall-10", "simple_rnn", good),
+            entry("recall-100", "gru", good),
+            entry("recall-100", "simple_rnn", bad),
+        ],
+        "Gated networks keep",
+    )
+    assert found.answer == claims.HELD
+    assert "both solve it" in found.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "own, lstm, answer",
+    [
+        ([5, 6, 7], [6, 7, 8], claims.HELD),
+        ([0.0, 0.1, 0.2], [0.1, 0.1, 0.2], claims.HELD),
+        ([50, 60, 70], [5, 6, 7], claims.NOT),
+        ([74, 75, 76], [74, 75, 76], claims.OPEN),
+        ([5], [6], claims.OPEN),
+    ],
+)
+def test_coupled_gates_are_judged_by_being_as_good_for_less(own, lstm, answer):
+    found = verdict(
+        [
+            entry("recall-100", "coupled_lstm", own, "units", parameters=75),
+            entry("recall-100", "lstm", lstm, "units", parameters=100),
+        ],
+        "The LSTM with coupled gates",
+    )
+    assert found.answer == answer
+    assert found.reasons[-1] == (
+        "CoupledLSTM, times LSTM's at equal units, median (range) of 1 task(s): parameters 0.75, "
+        "seconds per epoch 1."
+    )
+
+
+@pytest.mark.parametrize(
+    "variant, base, claim",
+    [
+        ("gru_chrono", "gru", "Chrono initialisation helps GRU to remember."),
+        ("lstm_zero_bias", "lstm", "unit_forget_bias helps LSTM to remember."),
+        ("simple_rnn_unclipped", "simple_rnn", "Clipping gradients helps SimpleRNN to remember."),
+    ],
+)
+def test_an_aid_is_judged_by_what_has_it(variant, base, claim):
+    good, bad = [0.0, 0.1, 0.2], [50, 60, 70]
+    with_it, without = (variant, base) if NETWORKS[variant].aid else (base, variant)
+    for first, second, answer in ((good, bad, claims.HELD), (bad, good, claims.NOT)):
+        entries = [
+            entry("recall-100", with_it, first, "units"),
+            entry("recall-100", without, second, "units"),
+        ]
+        assert verdict(entries, claim).answer == answer
 
 
 def test_gradients_are_judged_by_their_distance_from_level():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .networks import Network
+from .networks import NETWORKS, Network
 from .study import Entry, Study
 from .tables import number, spread
 from .tasks import Array, Task
@@ -55,15 +55,20 @@ def solves(entry: Entry) -> bool:
 
 
 def compare(first: Sequence[Entry], second: Sequence[Entry]) -> tuple[str, str]:
-    """`"first"`, `"second"`, `"level"` or `"none"` (nobody learned); and why, with figures."""
+    """Which group is better, and why, with figures.
+
+    Returns:
+        `"first"`, `"second"` or `"level"`; `"solved"` where both solve the task, `"none"` where
+        nobody learned or one seed decides nothing. And a sentence.
+    """
     a, b = (min(group, key=lambda entry: entry.rank) for group in (first, second))
     figures = f"{_named(a)} against {_named(b)}"
     if solves(a) and solves(b):
-        return "level", f"both solve it in every seed: {figures}"
+        return "solved", f"both solve it in every seed: {figures}"
     if min(a.median, b.median) > _LEARNED * a.best_baseline:
         return "none", f"nobody does better than the baseline {number(a.best_baseline)}: {figures}"
     if len(a.errors) < 2:
-        return "level", f"one seed has no spread, so nothing is decided: {figures}"
+        return "none", f"one seed has no spread, so nothing is decided: {figures}"
     if a.errors.max() < b.errors.min():
         return "first", f"{a.network.title} is ahead in every seed: {figures}"
     if b.errors.max() < a.errors.min():
@@ -76,8 +81,11 @@ def _over_tasks(
     groups: Callable[[Task], tuple[list[Entry], list[Entry]]],
     level_is_enough: bool = False,
 ) -> tuple[str, tuple[str, ...]]:
-    """Whether the first group is better (or as good) on each task: an answer with its reasons."""
-    counts = dict.fromkeys(("first", "second", "level", "none"), 0)
+    """Whether the first group is better (or as good) on each task: an answer with its reasons.
+
+    A task that both solve says nothing about who is better, but that one is as good as the other.
+    """
+    counts = dict.fromkeys(("first", "second", "level", "solved", "none"), 0)
     reasons = []
     for task in tasks:
         first, second = groups(task)
@@ -85,9 +93,9 @@ def _over_tasks(
             outcome, sentence = compare(first, second)
             counts[outcome] += 1
             reasons.append(f"{task.title}: {sentence}.")
-    good = counts["first"] + level_is_enough * counts["level"]
+    good = counts["first"] + level_is_enough * (counts["level"] + counts["solved"])
     bad = counts["second"] + (not level_is_enough) * counts["level"]
-    if counts["first"] + counts["second"] == 0:
+    if good == counts["second"] == 0:
         answer = OPEN
     elif bad == 0:
         answer = HELD
@@ -269,29 +277,32 @@ def _sequences(study: Study) -> Verdict | None:
     )
 
 
+def _price(pairs: Sequence[tuple[Entry, Entry]]) -> str:
+    """What the first of each pair, all of one network, costs as a multiple of the second."""
+    sizes = np.array([one.parameters / other.parameters for one, other in pairs])
+    times = np.array([one.seconds_per_epoch / other.seconds_per_epoch for one, other in pairs])
+    one, other = pairs[0]
+    return (
+        f"{one.network.title}, times {other.network.title}'s at equal units, median (range) of "
+        f"{len(pairs)} task(s): parameters {spread(sizes)}, seconds per epoch {spread(times)}."
+    )
+
+
 def _costs(study: Study) -> Verdict | None:
-    ratios: dict[str, list[tuple[float, float]]] = {}
+    pairs: dict[str, list[tuple[Entry, Entry]]] = {}
     for task in study.tasks:
         simple = study.select(task.name, "simple_rnn", "units")
         for entry in study.select(task.name, sizing="units"):
             if simple and entry.network.gated:
-                ratios.setdefault(entry.network.title, []).append(
-                    (
-                        entry.parameters / simple[0].parameters,
-                        entry.seconds_per_epoch / simple[0].seconds_per_epoch,
-                    )
-                )
-    if not ratios:
+                pairs.setdefault(entry.network.name, []).append((entry, simple[0]))
+    if not pairs:
         return None
-    times = [time for pairs in ratios.values() for _, time in pairs]
-    reasons = []
-    for title, pairs in ratios.items():
-        sizes, own = zip(*pairs, strict=True)
-        reasons.append(
-            f"{title}, times SimpleRNN's at equal units: parameters {spread(np.array(sizes))}, "
-            f"seconds per epoch {spread(np.array(own))} over {len(pairs)} tasks."
-        )
-    longer = [time > 1 for time in times]
+    reasons = list(map(_price, pairs.values()))
+    longer = [
+        one.seconds_per_epoch > other.seconds_per_epoch
+        for own in pairs.values()
+        for one, other in own
+    ]
     answer = HELD if all(longer) else (IN_PART if any(longer) else NOT)
     return Verdict(
         "Gated networks have more parameters, which makes training take longer.",
@@ -316,8 +327,8 @@ def _article_gru(study: Study) -> Verdict | None:
     h, c, title = max(bounds, default=(0.0, 0.0, ""))
     others = [
         float(entry.largest("trained").max())
-        for name in ("simple_rnn", "lstm", "gru")
-        for entry in study.select(network=name, sizing="units")
+        for entry in study.select(sizing="units")
+        if entry.network.recurrent and entry.network.name != "dual_state_gru"
     ]
     if bounds and others:
         reasons += (
@@ -333,6 +344,24 @@ def _article_gru(study: Study) -> Verdict | None:
     )
 
 
+def _coupled(study: Study) -> Verdict | None:
+    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
+        own = study.select(task.name, "coupled_lstm", "units")
+        return own, study.select(task.name, "lstm", "units")
+
+    answer, reasons = _over_tasks(study.tasks, groups, level_is_enough=True)
+    if not reasons:
+        return None
+    pairs = [(own[0], lstm[0]) for own, lstm in map(groups, study.tasks) if own and lstm]
+    return Verdict(
+        "The LSTM with coupled gates (what comes in is what is forgotten) does as well as the "
+        "LSTM with as many units, or better.",
+        "5.1, 5.2, fewer parameters and other gates",
+        answer,
+        (*reasons, _price(pairs)),
+    )
+
+
 def _variants(study: Study) -> list[Verdict]:
     verdicts = []
     networks = dict.fromkeys(e.network for e in study.entries if e.network.variant_of)
@@ -340,13 +369,14 @@ def _variants(study: Study) -> list[Verdict]:
 
         def groups(task: Task, network: Network = network) -> tuple[list[Entry], list[Entry]]:
             own = study.select(task.name, network.name, "units", variants=True)
-            return own, study.select(task.name, network.variant_of, "units")
+            base = study.select(task.name, network.variant_of, "units")
+            return (base, own) if network.lacks else (own, base)
 
         answer, reasons = _over_tasks(study.tasks, groups)
         if reasons:
-            verdicts.append(
-                Verdict(f"Helps memory: {network.title}.", "5.2, a proposal", answer, reasons)
-            )
+            base = NETWORKS[str(network.variant_of)].title
+            claim = f"{network.aid or network.lacks} helps {base} to remember."
+            verdicts.append(Verdict(claim, "5.2, what else may help", answer, reasons))
     return verdicts
 
 
@@ -361,6 +391,7 @@ def verdicts(study: Study) -> list[Verdict]:
         _parameters(study),
         _costs(study),
         _article_gru(study),
+        _coupled(study),
         *_variants(study),
     ]
     return [verdict for verdict in found if verdict is not None]

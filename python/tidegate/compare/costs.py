@@ -22,7 +22,8 @@ SAMPLES, STEPS, FEATURES, UNITS, BATCH, EPOCHS = 2000, 50, 4, 64, 32, 6
 WORKLOAD = (
     f"{SAMPLES} samples, {STEPS} steps, {FEATURES} features, {UNITS} units, batch {BATCH}, one core"
 )
-CELLS = ("SimpleRNN", "LSTM", "GRU", "DualStateGRU")
+CELLS = ("SimpleRNN", "LSTM", "GRU", "DualStateGRU", "CoupledLSTM")
+_OWN = ("DualStateGRU", "CoupledLSTM")  # which other frameworks do not have
 
 _ONE_CORE = {"TIDEGATE_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _PATIENCE = 300  # seconds for one measurement
@@ -92,7 +93,7 @@ def measure() -> Iterator[dict[str, Any]]:
     """For each cell and framework its parameters and the seconds of its fastest epoch."""
     for cell in CELLS:
         for framework, extra in frameworks().items():
-            if cell == "DualStateGRU" and framework != "tidegate":
+            if cell in _OWN and framework != "tidegate":
                 continue
             command = [sys.executable, "-m", __name__, framework, cell]
             result: dict[str, Any] = {"cell": cell, "framework": framework}

@@ -15,6 +15,7 @@ from .tasks import Task
 
 CLIP = 1.0  # norm that the gradients of a step are cut to
 _EMBEDDING = 16
+_CHRONO = "Chrono initialisation"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Network:
     gated: bool = False
     sees_all: bool = False  # a feed-forward network over all steps, not only the task's window
     variant_of: str | None = None
+    aid: str | None = None  # of a variant: what it has and the original lacks
+    lacks: str | None = None  # or what the original has and it lacks
     arguments: Callable[[Task], dict[str, Any]] = field(default=lambda task: {}, compare=False)
     clip: bool = True
 
@@ -39,11 +42,13 @@ _ALL = [
     Network("lstm", "LSTM", "LSTM", gated=True),
     Network("gru", "GRU", "GRU", gated=True),
     Network("dual_state_gru", "DualStateGRU", "DualStateGRU", gated=True),
+    Network("coupled_lstm", "CoupledLSTM", "CoupledLSTM", gated=True),
     Network(
         "simple_rnn_unclipped",
         "SimpleRNN, gradients not clipped",
         "SimpleRNN",
         variant_of="simple_rnn",
+        lacks="Clipping gradients",
         clip=False,
     ),
     Network(
@@ -51,6 +56,7 @@ _ALL = [
         "SimpleRNN, relu, started as identity",  # Le, Jaitly, Hinton 2015
         "SimpleRNN",
         variant_of="simple_rnn",
+        aid="Starting as identity, with relu,",
         arguments=lambda task: dict(activation="relu", recurrent_initializer="identity"),
     ),
     Network(
@@ -59,6 +65,7 @@ _ALL = [
         "LSTM",
         gated=True,
         variant_of="lstm",
+        lacks="Clipping gradients",
         clip=False,
     ),
     Network(
@@ -67,6 +74,7 @@ _ALL = [
         "LSTM",
         gated=True,
         variant_of="lstm",
+        lacks="unit_forget_bias",
         arguments=lambda task: dict(unit_forget_bias=False),
     ),
     Network(
@@ -75,6 +83,7 @@ _ALL = [
         "LSTM",
         gated=True,
         variant_of="lstm",
+        aid=_CHRONO,
         arguments=lambda task: dict(
             unit_forget_bias=False, bias_initializer=Chrono(task.time, "lstm")
         ),
@@ -85,6 +94,7 @@ _ALL = [
         "GRU",
         gated=True,
         variant_of="gru",
+        aid=_CHRONO,
         arguments=lambda task: dict(bias_initializer=Chrono(task.time, "gru")),
     ),
     Network(
@@ -93,7 +103,19 @@ _ALL = [
         "DualStateGRU",
         gated=True,
         variant_of="dual_state_gru",
+        aid=_CHRONO,
         arguments=lambda task: dict(bias_initializer=Chrono(task.time, "dual_state_gru")),
+    ),
+    Network(
+        "coupled_lstm_chrono",
+        "CoupledLSTM, chrono initialisation",
+        "CoupledLSTM",
+        gated=True,
+        variant_of="coupled_lstm",
+        aid=_CHRONO,
+        arguments=lambda task: dict(
+            unit_forget_bias=False, bias_initializer=Chrono(task.time, "coupled_lstm")
+        ),
     ),
 ]
 NETWORKS = {network.name: network for network in _ALL}

@@ -22,6 +22,7 @@ _STYLES = {
     "lstm": ("#0072b2", "o"),
     "gru": ("#009e73", "^"),
     "dual_state_gru": ("#cc79a7", "P"),
+    "coupled_lstm": ("#56b4e9", "X"),
 }
 
 

@@ -174,9 +174,9 @@ def html(
         ),
         "memory": (
             "How long can each network remember?",
-            "<p>Two tasks whose answer needs something many steps back. The window network sees "
-            "only the last steps and cannot know more; the one that sees all steps needs no memory "
-            "but has to learn every place on its own.</p>" + _figures(memory + curves),
+            "<p>Tasks whose answer needs something many steps back. The window network sees only "
+            "the last steps and cannot know more; the one that sees all steps needs no memory but "
+            "has to learn every place on its own.</p>" + _figures(memory + curves),
         )
         if memory + curves
         else None,
@@ -206,13 +206,15 @@ def html(
             "Method",
             f"<p>Every network has one hidden layer. At equal parameters each has about as many "
             f"as the LSTM of the given units; at equal units all have those. All train with Adam "
-            f"at one learning rate per task, gradients cut to a norm of {CLIP:g}, which is a "
-            f"choice that suits some cells better than others. Training ends when a memory task "
+            f"at one learning rate per task, gradients cut to a norm of {CLIP:g} unless a "
+            f"network's name says otherwise, which is a choice that suits some cells better than "
+            f"others. Training ends when a memory task "
             f"is solved, or when real data bring no progress; the weights of the lowest "
             f"validation loss are kept and scored on test data. {study.seeds} seed(s): they set "
             f"the weights, the order of samples and, in made tasks, the data. The GRU is Keras's "
-            f"(reset after the product); DualStateGRU is the article's section 3.2. Seconds per "
-            f"epoch in the tables are those of the fastest, one thread each, runs side by side.</p>"
+            f"(reset after the product); DualStateGRU is the article's section 3.2; CoupledLSTM "
+            f"is an LSTM whose input gate is 1 - f (Greff et al. 2015). Seconds per epoch in the "
+            f"tables are those of the fastest, one thread each, runs side by side.</p>"
             + _data(study)
             + f'<p class="dim">{escape(_machine())}. Again: <code>{escape(command)}</code>. Raw '
             'results: <a href="results.csv">results.csv</a>, <a href="results.json">results.json'
