@@ -370,8 +370,8 @@ def test_coupled_gates_are_judged_by_being_as_good_for_less(own, lstm, answer):
     )
     assert found.answer == answer
     assert found.reasons[-1] == (
-        "CoupledLSTM, times LSTM's at equal units, median (range) of 1 task(s): parameters 0.75, "
-        "seconds per epoch 1."
+        "CoupledLSTM against LSTM at equal units, median (range) of 1 task(s): 0.75 times the "
+        "parameters, 1 times the seconds per epoch."
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .networks import NETWORKS, Network
+from .networks import NETWORKS
 from .study import Entry, Study
 from .tables import number, spread
 from .tasks import Array, Task
@@ -76,9 +76,33 @@ def compare(first: Sequence[Entry], second: Sequence[Entry]) -> tuple[str, str]:
     return "level", f"no difference beyond the spread: {figures}"
 
 
+# The two groups that are compared on a task.
+_Groups = Callable[[Task], tuple[list[Entry], list[Entry]]]
+
+
+def _gated_and_not(study: Study) -> _Groups:
+    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
+        entries = study.select(task=task.name, sizing="parameters")
+        return [e for e in entries if e.network.gated], [e for e in entries if not e.network.gated]
+
+    return groups
+
+
+def _two(study: Study, first: str, second: str, sizing: str = "units") -> _Groups:
+    """One network against one other."""
+
+    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
+        return (
+            study.select(task.name, first, sizing, variants=True),
+            study.select(task.name, second, sizing, variants=True),
+        )
+
+    return groups
+
+
 def _over_tasks(
     tasks: Sequence[Task],
-    groups: Callable[[Task], tuple[list[Entry], list[Entry]]],
+    groups: _Groups,
     level_is_enough: bool = False,
 ) -> tuple[str, tuple[str, ...]]:
     """Whether the first group is better (or as good) on each task: an answer with its reasons.
@@ -124,11 +148,7 @@ def winner(entries: Sequence[Entry]) -> str:
 def _memory(study: Study) -> Verdict | None:
     tasks = [task for task in study.tasks if task.lag]
 
-    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
-        entries = study.select(task=task.name, sizing="parameters")
-        return [e for e in entries if e.network.gated], [e for e in entries if not e.network.gated]
-
-    answer, reasons = _over_tasks(tasks, groups)
+    answer, reasons = _over_tasks(tasks, _gated_and_not(study))
     if not reasons:
         return None
     return Verdict(
@@ -245,16 +265,13 @@ def _still_vanishing(study: Study) -> Verdict | None:
 
 def _parameters(study: Study) -> Verdict | None:
     reasons, fewer = [], []
-    for task in study.tasks:
-        found = [study.select(task.name, name, "units") for name in ("gru", "lstm")]
-        if all(found):
-            gru, lstm = found[0][0], found[1][0]
-            fewer.append(gru.parameters < lstm.parameters)
-            reasons.append(
-                f"{task.title}, {gru.units} units: {gru.parameters:,} against "
-                f"{lstm.parameters:,} ({gru.parameters / lstm.parameters:.0%}); "
-                f"{compare([gru], [lstm])[1]}."
-            )
+    for gru, lstm in _pairs(study, _two(study, "gru", "lstm")):
+        fewer.append(gru.parameters < lstm.parameters)
+        reasons.append(
+            f"{gru.task.title}, {gru.units} units: {gru.parameters:,} against "
+            f"{lstm.parameters:,} ({gru.parameters / lstm.parameters:.0%}); "
+            f"{compare([gru], [lstm])[1]}."
+        )
     if not reasons:
         return None
     answer = HELD if all(fewer) else (IN_PART if any(fewer) else NOT)
@@ -262,11 +279,8 @@ def _parameters(study: Study) -> Verdict | None:
 
 
 def _sequences(study: Study) -> Verdict | None:
-    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
-        entries = study.select(task=task.name, sizing="parameters")
-        return [e for e in entries if e.network.gated], [e for e in entries if not e.network.gated]
-
-    answer, reasons = _over_tasks([task for task in study.tasks if not task.lag], groups)
+    tasks = [task for task in study.tasks if not task.lag]
+    answer, reasons = _over_tasks(tasks, _gated_and_not(study))
     if not reasons:
         return None
     return Verdict(
@@ -277,32 +291,31 @@ def _sequences(study: Study) -> Verdict | None:
     )
 
 
+def _pairs(study: Study, groups: _Groups) -> list[tuple[Entry, Entry]]:
+    return [(first[0], second[0]) for first, second in map(groups, study.tasks) if first and second]
+
+
 def _price(pairs: Sequence[tuple[Entry, Entry]]) -> str:
-    """What the first of each pair, all of one network, costs as a multiple of the second."""
+    """What the network that comes first in all pairs costs as a multiple of the second's."""
     sizes = np.array([one.parameters / other.parameters for one, other in pairs])
     times = np.array([one.seconds_per_epoch / other.seconds_per_epoch for one, other in pairs])
     one, other = pairs[0]
     return (
-        f"{one.network.title}, times {other.network.title}'s at equal units, median (range) of "
-        f"{len(pairs)} task(s): parameters {spread(sizes)}, seconds per epoch {spread(times)}."
+        f"{one.network.title} against {other.network.title} at equal units, median (range) of "
+        f"{len(pairs)} task(s): {spread(sizes)} times the parameters, {spread(times)} times the "
+        f"seconds per epoch."
     )
 
 
 def _costs(study: Study) -> Verdict | None:
-    pairs: dict[str, list[tuple[Entry, Entry]]] = {}
-    for task in study.tasks:
-        simple = study.select(task.name, "simple_rnn", "units")
-        for entry in study.select(task.name, sizing="units"):
-            if simple and entry.network.gated:
-                pairs.setdefault(entry.network.name, []).append((entry, simple[0]))
-    if not pairs:
+    reasons, longer = [], []
+    for network in dict.fromkeys(entry.network for entry in study.select(sizing="units")):
+        pairs = _pairs(study, _two(study, network.name, "simple_rnn"))
+        if network.gated and pairs:
+            reasons.append(_price(pairs))
+            longer += [one.seconds_per_epoch > other.seconds_per_epoch for one, other in pairs]
+    if not reasons:
         return None
-    reasons = list(map(_price, pairs.values()))
-    longer = [
-        one.seconds_per_epoch > other.seconds_per_epoch
-        for own in pairs.values()
-        for one, other in own
-    ]
     answer = HELD if all(longer) else (IN_PART if any(longer) else NOT)
     return Verdict(
         "Gated networks have more parameters, which makes training take longer.",
@@ -313,10 +326,7 @@ def _costs(study: Study) -> Verdict | None:
 
 
 def _article_gru(study: Study) -> Verdict | None:
-    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
-        own = study.select(task.name, "dual_state_gru", "parameters")
-        return own, study.select(task.name, "gru", "parameters")
-
+    groups = _two(study, "dual_state_gru", "gru", "parameters")
     answer, reasons = _over_tasks(study.tasks, groups, level_is_enough=True)
     if not reasons:
         return None
@@ -345,37 +355,29 @@ def _article_gru(study: Study) -> Verdict | None:
 
 
 def _coupled(study: Study) -> Verdict | None:
-    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
-        own = study.select(task.name, "coupled_lstm", "units")
-        return own, study.select(task.name, "lstm", "units")
-
+    groups = _two(study, "coupled_lstm", "lstm")
     answer, reasons = _over_tasks(study.tasks, groups, level_is_enough=True)
     if not reasons:
         return None
-    pairs = [(own[0], lstm[0]) for own, lstm in map(groups, study.tasks) if own and lstm]
     return Verdict(
         "The LSTM with coupled gates (what comes in is what is forgotten) does as well as the "
         "LSTM with as many units, or better.",
         "5.1, 5.2, fewer parameters and other gates",
         answer,
-        (*reasons, _price(pairs)),
+        (*reasons, _price(_pairs(study, groups))),
     )
 
 
-def _variants(study: Study) -> list[Verdict]:
+def _aids(study: Study) -> list[Verdict]:
     verdicts = []
-    networks = dict.fromkeys(e.network for e in study.entries if e.network.variant_of)
-    for network in networks:
-
-        def groups(task: Task, network: Network = network) -> tuple[list[Entry], list[Entry]]:
-            own = study.select(task.name, network.name, "units", variants=True)
-            base = study.select(task.name, network.variant_of, "units")
-            return (base, own) if network.lacks else (own, base)
-
+    for network in dict.fromkeys(e.network for e in study.entries if e.network.variant_of):
+        base = NETWORKS[str(network.variant_of)]
+        names = (network.name, base.name) if network.aid else (base.name, network.name)
+        groups = _two(study, *names)
         answer, reasons = _over_tasks(study.tasks, groups)
         if reasons:
-            base = NETWORKS[str(network.variant_of)].title
-            claim = f"{network.aid or network.lacks} helps {base} to remember."
+            claim = f"{network.aid or network.lacks} helps {base.title} to remember."
+            reasons += (_price(_pairs(study, groups)),)
             verdicts.append(Verdict(claim, "5.2, what else may help", answer, reasons))
     return verdicts
 
@@ -392,6 +394,6 @@ def verdicts(study: Study) -> list[Verdict]:
         _costs(study),
         _article_gru(study),
         _coupled(study),
-        *_variants(study),
+        *_aids(study),
     ]
     return [verdict for verdict in found if verdict is not None]
