@@ -1,12 +1,12 @@
 """The article's claims against the results: every sentence is computed, with the spread over seeds.
 
-One group of networks is better than another on a task only if the best of the one, by the median,
-is better with its worst seed than the best of the other with its best seed.
+One network is better than another on a task only if it is better with its worst seed than the other
+with its best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,78 +54,102 @@ def solves(entry: Entry) -> bool:
     return solved is not None and bool(entry.errors.max() <= _SOLVED * solved)
 
 
-def compare(first: Sequence[Entry], second: Sequence[Entry]) -> tuple[str, str]:
-    """Which group is better, and why, with figures.
+def _outcome(a: Entry, b: Entry) -> tuple[str, str]:
+    """What `compare` says of two networks, without figures."""
+    if solves(a) and solves(b):
+        return "solved", "both solve it in every seed"
+    if min(a.median, b.median) > _LEARNED * a.best_baseline:
+        return "none", f"nobody does better than the baseline {number(a.best_baseline)}"
+    if len(a.errors) < 2:
+        return "none", "one seed has no spread, so nothing is decided"
+    if a.errors.max() < b.errors.min():
+        return "first", f"{a.network.title} is ahead in every seed"
+    if b.errors.max() < a.errors.min():
+        return "second", f"{b.network.title} is ahead in every seed"
+    return "level", "no difference beyond the spread"
+
+
+def compare(a: Entry, b: Entry) -> tuple[str, str]:
+    """Which network is better on a task, and why, with figures.
 
     Returns:
         `"first"`, `"second"` or `"level"`; `"solved"` where both solve the task, `"none"` where
         nobody learned or one seed decides nothing. And a sentence.
     """
-    a, b = (min(group, key=lambda entry: entry.rank) for group in (first, second))
-    figures = f"{_named(a)} against {_named(b)}"
-    if solves(a) and solves(b):
-        return "solved", f"both solve it in every seed: {figures}"
-    if min(a.median, b.median) > _LEARNED * a.best_baseline:
-        return "none", f"nobody does better than the baseline {number(a.best_baseline)}: {figures}"
-    if len(a.errors) < 2:
-        return "none", f"one seed has no spread, so nothing is decided: {figures}"
-    if a.errors.max() < b.errors.min():
-        return "first", f"{a.network.title} is ahead in every seed: {figures}"
-    if b.errors.max() < a.errors.min():
-        return "second", f"{b.network.title} is ahead in every seed: {figures}"
-    return "level", f"no difference beyond the spread: {figures}"
+    outcome, words = _outcome(a, b)
+    return outcome, f"{words}: {_named(a)} against {_named(b)}"
 
 
-# The two groups that are compared on a task.
-_Groups = Callable[[Task], tuple[list[Entry], list[Entry]]]
+def _pairs(
+    study: Study, first: str, second: str, sizing: str = "units"
+) -> list[tuple[Entry, Entry]]:
+    """Two networks, by name, on each task that both were trained on."""
+    return [
+        (own, other)
+        for task in study.tasks
+        for own in study.select(task.name, first, sizing, variants=True)
+        for other in study.select(task.name, second, sizing, variants=True)
+    ]
 
 
-def _gated_and_not(study: Study) -> _Groups:
-    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
-        entries = study.select(task=task.name, sizing="parameters")
-        return [e for e in entries if e.network.gated], [e for e in entries if not e.network.gated]
+def _answer(outcomes: Sequence[str], level_is_enough: bool = False) -> str:
+    """Whether the first is better (or as good), out of what `compare` says of all cases.
 
-    return groups
-
-
-def _two(study: Study, first: str, second: str, sizing: str = "units") -> _Groups:
-    """One network against one other."""
-
-    def groups(task: Task) -> tuple[list[Entry], list[Entry]]:
-        return (
-            study.select(task.name, first, sizing, variants=True),
-            study.select(task.name, second, sizing, variants=True),
-        )
-
-    return groups
+    What both solve says nothing about who is better, but that one is as good as the other.
+    """
+    good = ("first", "level", "solved") if level_is_enough else ("first",)
+    bad = ("second",) if level_is_enough else ("second", "level")
+    held, lost = (sum(map(outcomes.count, kinds)) for kinds in (good, bad))
+    if held == outcomes.count("second") == 0:
+        return OPEN
+    return HELD if not lost else (IN_PART if held else NOT)
 
 
 def _over_tasks(
-    tasks: Sequence[Task],
-    groups: _Groups,
-    level_is_enough: bool = False,
+    pairs: Sequence[tuple[Entry, Entry]], level_is_enough: bool = False
 ) -> tuple[str, tuple[str, ...]]:
-    """Whether the first group is better (or as good) on each task: an answer with its reasons.
+    """An answer out of one network against another, with its reasons."""
+    outcomes, reasons = [], []
+    for own, other in pairs:
+        outcome, sentence = compare(own, other)
+        outcomes.append(outcome)
+        reasons.append(f"{own.task.title}: {sentence}.")
+    return _answer(outcomes, level_is_enough), tuple(reasons)
 
-    A task that both solve says nothing about who is better, but that one is as good as the other.
+
+_WORDS = {
+    "first": "ahead in every seed",
+    "level": "not to be told from it",
+    "solved": "solving it as well",
+    "second": "behind in every seed",
+    "none": "undecided",
+}
+
+
+def _gated_over_tasks(study: Study, tasks: Sequence[Task]) -> tuple[str, tuple[str, ...]]:
+    """An answer out of each gated network against the best traditional one, with its reasons.
+
+    Best against best would be unfair: there are more gated networks.
     """
-    counts = dict.fromkeys(("first", "second", "level", "solved", "none"), 0)
-    reasons = []
+    outcomes, reasons = [], []
     for task in tasks:
-        first, second = groups(task)
-        if first and second:
-            outcome, sentence = compare(first, second)
-            counts[outcome] += 1
-            reasons.append(f"{task.title}: {sentence}.")
-    good = counts["first"] + level_is_enough * (counts["level"] + counts["solved"])
-    bad = counts["second"] + (not level_is_enough) * counts["level"]
-    if good == counts["second"] == 0:
-        answer = OPEN
-    elif bad == 0:
-        answer = HELD
-    else:
-        answer = IN_PART if good else NOT
-    return answer, tuple(reasons)
+        entries = study.select(task=task.name, sizing="parameters")
+        gated = [entry for entry in entries if entry.network.gated]
+        others = [entry for entry in entries if not entry.network.gated]
+        if not gated or not others:
+            continue
+        best = min(others, key=lambda entry: entry.rank)
+        found: dict[str, list[str]] = {outcome: [] for outcome in _WORDS}
+        for entry in gated:
+            outcome, _ = _outcome(entry, best)
+            outcomes.append(outcome)
+            found[outcome].append(_named(entry))
+        texts = [f"{_WORDS[key]} {_listed(names)}" for key, names in found.items() if names]
+        reasons.append(
+            f"{task.title}: {_named(best)} is the best traditional network (baseline "
+            f"{number(best.best_baseline)}); of the gated ones {'; '.join(texts)}."
+        )
+    return _answer(outcomes), tuple(reasons)
 
 
 def winner(entries: Sequence[Entry]) -> str:
@@ -148,7 +172,7 @@ def winner(entries: Sequence[Entry]) -> str:
 def _memory(study: Study) -> Verdict | None:
     tasks = [task for task in study.tasks if task.lag]
 
-    answer, reasons = _over_tasks(tasks, _gated_and_not(study))
+    answer, reasons = _gated_over_tasks(study, tasks)
     if not reasons:
         return None
     return Verdict(
@@ -265,12 +289,12 @@ def _still_vanishing(study: Study) -> Verdict | None:
 
 def _parameters(study: Study) -> Verdict | None:
     reasons, fewer = [], []
-    for gru, lstm in _pairs(study, _two(study, "gru", "lstm")):
+    for gru, lstm in _pairs(study, "gru", "lstm"):
         fewer.append(gru.parameters < lstm.parameters)
         reasons.append(
             f"{gru.task.title}, {gru.units} units: {gru.parameters:,} against "
             f"{lstm.parameters:,} ({gru.parameters / lstm.parameters:.0%}); "
-            f"{compare([gru], [lstm])[1]}."
+            f"{compare(gru, lstm)[1]}."
         )
     if not reasons:
         return None
@@ -280,7 +304,7 @@ def _parameters(study: Study) -> Verdict | None:
 
 def _sequences(study: Study) -> Verdict | None:
     tasks = [task for task in study.tasks if not task.lag]
-    answer, reasons = _over_tasks(tasks, _gated_and_not(study))
+    answer, reasons = _gated_over_tasks(study, tasks)
     if not reasons:
         return None
     return Verdict(
@@ -289,10 +313,6 @@ def _sequences(study: Study) -> Verdict | None:
         answer,
         reasons,
     )
-
-
-def _pairs(study: Study, groups: _Groups) -> list[tuple[Entry, Entry]]:
-    return [(first[0], second[0]) for first, second in map(groups, study.tasks) if first and second]
 
 
 def _price(pairs: Sequence[tuple[Entry, Entry]]) -> str:
@@ -310,7 +330,7 @@ def _price(pairs: Sequence[tuple[Entry, Entry]]) -> str:
 def _costs(study: Study) -> Verdict | None:
     reasons, longer = [], []
     for network in dict.fromkeys(entry.network for entry in study.select(sizing="units")):
-        pairs = _pairs(study, _two(study, network.name, "simple_rnn"))
+        pairs = _pairs(study, network.name, "simple_rnn")
         if network.gated and pairs:
             reasons.append(_price(pairs))
             longer += [one.seconds_per_epoch > other.seconds_per_epoch for one, other in pairs]
@@ -326,8 +346,8 @@ def _costs(study: Study) -> Verdict | None:
 
 
 def _article_gru(study: Study) -> Verdict | None:
-    groups = _two(study, "dual_state_gru", "gru", "parameters")
-    answer, reasons = _over_tasks(study.tasks, groups, level_is_enough=True)
+    pairs = _pairs(study, "dual_state_gru", "gru", "parameters")
+    answer, reasons = _over_tasks(pairs, level_is_enough=True)
     if not reasons:
         return None
     bounds = []
@@ -355,8 +375,8 @@ def _article_gru(study: Study) -> Verdict | None:
 
 
 def _coupled(study: Study) -> Verdict | None:
-    groups = _two(study, "coupled_lstm", "lstm")
-    answer, reasons = _over_tasks(study.tasks, groups, level_is_enough=True)
+    pairs = _pairs(study, "coupled_lstm", "lstm")
+    answer, reasons = _over_tasks(pairs, level_is_enough=True)
     if not reasons:
         return None
     return Verdict(
@@ -364,7 +384,7 @@ def _coupled(study: Study) -> Verdict | None:
         "LSTM with as many units, or better.",
         "5.1, 5.2, fewer parameters and other gates",
         answer,
-        (*reasons, _price(_pairs(study, groups))),
+        (*reasons, _price(pairs)),
     )
 
 
@@ -373,11 +393,11 @@ def _aids(study: Study) -> list[Verdict]:
     for network in dict.fromkeys(e.network for e in study.entries if e.network.variant_of):
         base = NETWORKS[str(network.variant_of)]
         names = (network.name, base.name) if network.aid else (base.name, network.name)
-        groups = _two(study, *names)
-        answer, reasons = _over_tasks(study.tasks, groups)
+        pairs = _pairs(study, *names)
+        answer, reasons = _over_tasks(pairs)
         if reasons:
             claim = f"{network.aid or network.lacks} helps {base.title} to remember."
-            reasons += (_price(_pairs(study, groups)),)
+            reasons += (_price(pairs),)
             verdicts.append(Verdict(claim, "5.2, what else may help", answer, reasons))
     return verdicts
 

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     effort.add_argument(
         "--full",
         action="store_true",
-        help="all tasks, longer memories, more variants of the cells: an hour or more",
+        help="all tasks, longer memories, more variants of the cells: a quarter of an hour or more",
     )
     add(
         "--task",
