@@ -19,6 +19,7 @@ from tidegate.compare import claims, main, networks, tasks
 from tidegate.compare.networks import CELLS, NETWORKS
 from tidegate.compare.runs import Run, execute, find_task
 from tidegate.compare.study import Entry, Plan, Store, Study, write_atomically
+from tidegate.compare.tables import number
 
 needs_statsmodels = pytest.mark.skipif(
     not importlib.util.find_spec("statsmodels"), reason="statsmodels is not installed"
@@ -262,7 +263,16 @@ def test_results_of_other_settings_are_not_taken(tmp_path):
 # ---- Claims --------------------------------------------------------------------------------------
 
 
-def entry(task, network, errors, sizing="parameters", baseline=75.0, factor=0.5, parameters=100):
+def entry(
+    task,
+    network,
+    errors,
+    sizing="parameters",
+    baseline=75.0,
+    factor=0.5,
+    parameters=100,
+    epochs=7,
+):
     results = tuple(
         {
             "error": error,
@@ -270,7 +280,7 @@ def entry(task, network, errors, sizing="parameters", baseline=75.0, factor=0.5,
             "parameters": parameters,
             "seconds_per_epoch": 1.0,
             "baselines": {"guess": baseline},
-            "curve": [error] * 7,
+            "curve": [error] * epochs,
             "flow": {
                 when: {"factor": factor, "largest": [0.5, 0.9], "largest_cell": [0.5, 3.0]}
                 for when in ("start", "trained")
@@ -398,9 +408,9 @@ def test_coupled_gates_are_judged_by_being_as_good_for_less(own, lstm, answer):
 @pytest.mark.parametrize(
     "variant, base, claim",
     [
-        ("gru_chrono", "gru", "Chrono initialisation helps GRU to remember."),
-        ("lstm_zero_bias", "lstm", "unit_forget_bias helps LSTM to remember."),
-        ("simple_rnn_unclipped", "simple_rnn", "Clipping gradients helps SimpleRNN to remember."),
+        ("gru_chrono", "gru", "Chrono initialisation helps GRU to"),
+        ("lstm_zero_bias", "lstm", "unit_forget_bias helps LSTM to"),
+        ("simple_rnn_unclipped", "simple_rnn", "Clipping gradients helps SimpleRNN to"),
     ],
 )
 def test_an_aid_is_judged_by_what_has_it(variant, base, claim):
@@ -412,6 +422,24 @@ def test_an_aid_is_judged_by_what_has_it(variant, base, claim):
             entry("recall-100", without, second, "units"),
         ]
         assert verdict(entries, claim).answer == answer
+
+
+def test_who_solves_a_task_sooner_counts_for_aids_alone():
+    solved = [0.0, 0.1, 0.2]
+    slow, fast = entry("recall-100", "gru", solved), entry("recall-100", "lstm", solved, epochs=2)
+    assert claims.compare(slow, fast)[0] == "solved"
+    outcome, sentence = claims.compare(slow, fast, sooner=True)
+    assert outcome == "second"
+    assert sentence.startswith("LSTM solves it sooner in every seed: GRU 0.1 (0 to 0.2) by epoch 7")
+    assert claims.compare(slow, slow, sooner=True)[0] == "solved"
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(0.00123456, "0.00123"), (12345.6, "12,346"), (3.66e16, "3.66e+16"), (np.inf, "diverged")],
+)
+def test_numbers_are_short(value, text):
+    assert number(value) == text
 
 
 def test_gradients_are_judged_by_their_distance_from_level():

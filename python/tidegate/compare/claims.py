@@ -54,9 +54,13 @@ def solves(entry: Entry) -> bool:
     return solved is not None and bool(entry.errors.max() <= _SOLVED * solved)
 
 
-def _outcome(a: Entry, b: Entry) -> tuple[str, str]:
+def _outcome(a: Entry, b: Entry, sooner: bool = False) -> tuple[str, str]:
     """What `compare` says of two networks, without figures."""
     if solves(a) and solves(b):
+        if sooner and len(a.errors) > 1:
+            for outcome, first, second in (("first", a, b), ("second", b, a)):
+                if first.epochs.max() < second.epochs.min():
+                    return outcome, f"{first.network.title} solves it sooner in every seed"
         return "solved", "both solve it in every seed"
     if min(a.median, b.median) > _LEARNED * a.best_baseline:
         return "none", f"nobody does better than the baseline {number(a.best_baseline)}"
@@ -69,14 +73,18 @@ def _outcome(a: Entry, b: Entry) -> tuple[str, str]:
     return "level", "no difference beyond the spread"
 
 
-def compare(a: Entry, b: Entry) -> tuple[str, str]:
+def compare(a: Entry, b: Entry, sooner: bool = False) -> tuple[str, str]:
     """Which network is better on a task, and why, with figures.
+
+    Args:
+        a, b: What became of them.
+        sooner: Whether, where both solve the task, it counts who needs fewer epochs.
 
     Returns:
         `"first"`, `"second"` or `"level"`; `"solved"` where both solve the task, `"none"` where
         nobody learned or one seed decides nothing. And a sentence.
     """
-    outcome, words = _outcome(a, b)
+    outcome, words = _outcome(a, b, sooner)
     return outcome, f"{words}: {_named(a)} against {_named(b)}"
 
 
@@ -106,12 +114,12 @@ def _answer(outcomes: Sequence[str], level_is_enough: bool = False) -> str:
 
 
 def _over_tasks(
-    pairs: Sequence[tuple[Entry, Entry]], level_is_enough: bool = False
+    pairs: Sequence[tuple[Entry, Entry]], level_is_enough: bool = False, sooner: bool = False
 ) -> tuple[str, tuple[str, ...]]:
     """An answer out of one network against another, with its reasons."""
     outcomes, reasons = [], []
     for own, other in pairs:
-        outcome, sentence = compare(own, other)
+        outcome, sentence = compare(own, other, sooner)
         outcomes.append(outcome)
         reasons.append(f"{own.task.title}: {sentence}.")
     return _answer(outcomes, level_is_enough), tuple(reasons)
@@ -394,9 +402,10 @@ def _aids(study: Study) -> list[Verdict]:
         base = NETWORKS[str(network.variant_of)]
         names = (network.name, base.name) if network.aid else (base.name, network.name)
         pairs = _pairs(study, *names)
-        answer, reasons = _over_tasks(pairs)
+        answer, reasons = _over_tasks(pairs, sooner=True)
         if reasons:
-            claim = f"{network.aid or network.lacks} helps {base.title} to remember."
+            aid = network.aid or network.lacks
+            claim = f"{aid} helps {base.title} to remember, or to learn it sooner."
             reasons += (_price(pairs),)
             verdicts.append(Verdict(claim, "5.2, what else may help", answer, reasons))
     return verdicts

@@ -57,7 +57,7 @@ def _draw(name: str, title: str, about: str, draw: Callable[[Any], None], height
     with matplotlib.rc_context(options):
         figure = Figure(figsize=(4.8, height), layout="constrained")
         axes = figure.subplots()
-        axes.set_title(title, loc="left", fontsize=11)
+        figure.suptitle(title, x=0.02, ha="left", fontsize=11)  # over long names on the left, too
         draw(axes)
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
@@ -269,12 +269,14 @@ def _variants(study: Study, task: Task) -> Plot | None:
     if not any(entry.network.variant_of for entry in entries):
         return None
     entries.sort(key=lambda entry: entry.network.variant_of or entry.network.name)
+    edge = 100 * entries[0].best_baseline if task.kind == "sum" else 100.0
+    beyond = any((entry.errors > edge).any() for entry in entries)
 
     def draw(axes: Any) -> None:
         for place, entry in enumerate(entries):
             style = _style(entry.network)
             axes.scatter(
-                entry.errors,
+                np.minimum(entry.errors, edge),
                 [place] * len(entry.errors),
                 marker=style["marker"],
                 color=style["color"],
@@ -286,7 +288,7 @@ def _variants(study: Study, task: Task) -> Plot | None:
             axes.set_xscale("log")
         axes.set_yticks(range(len(entries)), [e.network.title for e in entries], fontsize=8)
         axes.set_ylim(len(entries) - 0.5, -0.5)
-        axes.set_xlabel(task.metric)
+        axes.set_xlabel(task.metric + f"\nat {edge:.3g}: that or more" * beyond, fontsize=9)
         axes.grid(axis="x", alpha=0.3)
 
     return _draw(

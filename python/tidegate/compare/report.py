@@ -43,6 +43,7 @@ table { border-collapse: collapse; width: 100%; font-size: .85rem;
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; }
 th { background: var(--soft); font-weight: 600; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
+th:first-child, td:first-child { white-space: normal; min-width: 7.5rem; }
 tbody tr { border-top: 1px solid var(--line); }
 tr.best td { font-weight: 600; }
 tr.baseline td { color: var(--dim); }

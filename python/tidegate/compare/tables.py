@@ -11,10 +11,10 @@ from .tasks import Array
 
 
 def number(value: float) -> str:
-    """Three significant digits."""
+    """Three significant digits, or all before the point."""
     if not np.isfinite(value):
         return "diverged"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def spread(values: Array) -> str:
