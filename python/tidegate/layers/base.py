@@ -808,8 +808,9 @@ class Wrapper(Layer):
 
 # ---- Configs ------------------------------------------------------------------------------------
 
-_OWN_LAYERS = ("CoupledLSTM", "CoupledLSTMCell", "DualStateGRU", "DualStateGRUCell")
-_KERAS_MODULES = {"Sequential": "keras", **dict.fromkeys(_OWN_LAYERS, "tidegate.layers")}
+# Ours alone: Keras would not find them.
+OWN_LAYERS = ("CoupledLSTM", "CoupledLSTMCell", "DualStateGRU", "DualStateGRUCell")
+_KERAS_MODULES = {"Sequential": "keras", **dict.fromkeys(OWN_LAYERS, "tidegate.layers")}
 
 
 def serialize(layer: Any) -> dict[str, Any]:

@@ -36,7 +36,6 @@ _CUDNN = {"CuDNNLSTM": "LSTM", "CuDNNGRU": "GRU"}
 _NESTED_LAYERS = ("layer", "backward_layer", "cell")
 # Ours alone: Keras would not find them, or would find something else.
 _UNKNOWN_TO_KERAS = frozenset({"hard_sigmoid_keras2", "gelu_tanh"})
-_OWN_LAYERS = frozenset({"CoupledLSTM", "CoupledLSTMCell", "DualStateGRU", "DualStateGRUCell"})
 
 
 @dataclass
@@ -207,11 +206,13 @@ def checked_for_keras(config: Any, subject: str) -> Any:
     Raises:
         ValueError: a layer or activation that only tidegate has, or a value JSON cannot hold.
     """
+    from ..layers.base import OWN_LAYERS
+
     if isinstance(config, Mapping):
         if isinstance(config.get("class_name"), str) and isinstance(config.get("config"), Mapping):
             name = config["config"].get("name")
             subject = f"layer {name!r} ({config['class_name']})" if name else subject
-            if config["class_name"] in _OWN_LAYERS:
+            if config["class_name"] in OWN_LAYERS:
                 raise ValueError(
                     f"{subject}: expected a layer of Keras, got {config['class_name']}, which "
                     "a .keras file cannot hold; save to .safetensors or .weights.h5"
