@@ -100,7 +100,7 @@ class Both {
       pack(d);
       d.layer->prepare_training(p.kernel.data(), p.recurrent_kernel.data());
       d.context = {};
-      d.forward.context = d.backward.context = &d.context;
+      d.forward.context = &d.context, d.backward.context = &d.context;
     }
     infer();
     Layer::backward_both(directions[0].backward, directions[1].backward);
@@ -166,7 +166,7 @@ void run(benchmark::State& state, const CellDescription& cell, const Shape& s, b
   const auto call = [training](auto& one) { training ? one.train() : one.infer(); };
   call(contestant);  // the first call finds memory that nobody has touched
 #ifdef TIDEGATE_BENCH_ONEDNN
-  if (std::is_same_v<Contestant, OneDnn>) {
+  if constexpr (std::is_same_v<Contestant, OneDnn>) {
     Tidegate judge(p, training, threads);
     call(judge);
     compare(p, judge.results(), contestant.results(), training);
