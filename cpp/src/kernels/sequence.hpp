@@ -619,8 +619,8 @@ int weight_products(int64_t features, int64_t units, Dropouts dropouts,
   return n;
 }
 
-// The row tiles of all products in a row; a tile weighs its gates. f(product, tile) for those that
-// begin in a range of that.
+// The row tiles of all products in a row; a tile weighs its gates. f(product, its tiles) for those
+// that begin in a range of that.
 inline int64_t weight_of_tiles(const WeightProduct* product, int products) {
   int64_t total = 0;
   for (int i = 0; i < products; ++i) total += product[i].tiles() * product[i].gates;
@@ -631,8 +631,12 @@ void for_weighed_tiles(const WeightProduct* product, int products, Range range, 
   int64_t at = 0;
   for (int i = 0; i < products; ++i) {
     const int64_t gates = product[i].gates, tiles = product[i].tiles();
-    int64_t tile = range.first > at ? (range.first - at + gates - 1) / gates : 0;
-    for (; tile < tiles && at + tile * gates < range.last; ++tile) f(product[i], tile);
+    const auto begin = [&](int64_t weight) {
+      const int64_t tile = (weight - at + gates - 1) / gates;
+      return weight < at ? 0 : tile < tiles ? tile : tiles;
+    };
+    if (begin(range.first) < begin(range.last))
+      f(product[i], Range{begin(range.first), begin(range.last)});
     at += tiles * gates;
   }
 }
@@ -1082,35 +1086,44 @@ class Backward {
     return g.d_x + i % a.batch * g.d_x_batch_stride + (t0 + i / a.batch) * g.d_x_time_stride;
   }
 
-  // packed[m][0..R) = rows [tile * R, tile * R + R) of the source at the step and row of d_z's row
-  // m; ones for the bias.
-  void pack_rows(const WeightProduct& w, int64_t tile, int64_t t0, T* packed) {
-    const int R = w.tile();
-    const int64_t first = tile * R;
-    const int real = static_cast<int>(
-        w.real_rows - first < R ? (w.real_rows - first < 0 ? 0 : w.real_rows - first) : R);
-    const bool ones = w.rows > w.real_rows && w.real_rows >= first && w.real_rows < first + R;
-    for_chunk_rows(t0, 0, here.rows - 1, [&](int64_t, int64_t t, int64_t b) {
-      const T* from =
-          w.source == WeightProduct::inputs   ? a.x + b * a.x_batch_stride + t * a.x_time_stride
-          : w.source == WeightProduct::hidden ? slice(0, t) + b * a.state_stride
-                                              : a.reset_state + (t * a.batch + b) * a.state_stride;
-      from += first;
-      if (real == kMaxRows)  // copies of a known length
-        std::memcpy(packed, from, sizeof(T) * kMaxRows);
-      else if (real == 6)
-        std::memcpy(packed, from, sizeof(T) * 6);
-      else
-        for (int r = 0; r < real; ++r) packed[r] = from[r];
+  // Some tiles side by side: packed[tile][m][0..R) = rows [tile * R, tile * R + R) of the source at
+  // the step and row of d_z's row m; ones for the bias, zeros behind.
+  void pack_rows(const WeightProduct& w, Range tiles, int64_t t0, T* packed) const {
+    switch (w.tile()) {  // copies of a known length
+      case kMaxRows:
+        return pack_rows_of<kMaxRows>(w, tiles, t0, packed);
+      case 6:
+        return pack_rows_of<6>(w, tiles, t0, packed);
+      case 4:
+        return pack_rows_of<4>(w, tiles, t0, packed);
+      default:
+        return pack_rows_of<3>(w, tiles, t0, packed);
+    }
+  }
+  template <int R>
+  void pack_rows_of(const WeightProduct& w, Range tiles, int64_t t0, T* packed) const {
+    const int64_t M = here.rows - 1, first = tiles.first * R;
+    const int64_t real = (w.real_rows < tiles.last * R ? w.real_rows : tiles.last * R) - first;
+    const int64_t whole = real > 0 ? real / R : 0;
+    for_chunk_rows(t0, 0, M, [&](int64_t m, int64_t t, int64_t b) {
+      const T* from = first + (w.source == WeightProduct::inputs
+                                   ? a.x + b * a.x_batch_stride + t * a.x_time_stride
+                               : w.source == WeightProduct::hidden
+                                   ? slice(0, t) + b * a.state_stride
+                                   : a.reset_state + (t * a.batch + b) * a.state_stride);
+      T* to = packed + m * R;
+      for (int64_t i = 0; i < whole; ++i) std::memcpy(to + i * M * R, from + i * R, sizeof(T) * R);
+      if (tiles.size() > whole) {
+        for (int64_t r = whole * R; r < tiles.size() * R; ++r)
+          to[whole * M * R + r - whole * R] = r < real ? from[r] : first + r == w.real_rows ? 1 : 0;
+      }
       if (w.dropout_gate >= 0) {
         const int64_t row = w.dropout_gate * a.batch + b;
-        const T* factor = w.source == WeightProduct::inputs ? a.input_dropout + row * a.features
-                                                            : a.recurrent_dropout + row * a.units;
-        for (int r = 0; r < real; ++r) packed[r] *= factor[first + r];
+        const T* factor =
+            first + (w.source == WeightProduct::inputs ? a.input_dropout + row * a.features
+                                                       : a.recurrent_dropout + row * a.units);
+        for (int64_t r = 0; r < real; ++r) to[r / R * M * R + r % R] *= factor[r];
       }
-      for (int r = real; r < R; ++r) packed[r] = 0;
-      if (ones) packed[real] = 1;
-      packed += R;
     });
   }
 
@@ -1119,43 +1132,51 @@ class Backward {
   void weights(int64_t t0, bool first_chunk, bool last_chunk) {
     const int64_t M = here.rows - 1;
     const Range own_tiles = share(weight_of_tiles(product, products), thread, threads);
-    for_weighed_tiles(product, products, own_tiles, [&](const WeightProduct& w, int64_t tile) {
-      pack_rows(w, tile, t0, g.packed_rows + M * (w.tiles_before * kMaxRows + tile * w.tile()));
+    for_weighed_tiles(product, products, own_tiles, [&](const WeightProduct& w, Range tiles) {
+      // A few at a time read whole cache lines of the source.
+      for_tiles(tiles.size(), kMaxRows, [&](int64_t first, int count) {
+        const Range some{tiles.first + first, tiles.first + first + count};
+        pack_rows(w, some, t0,
+                  g.packed_rows + M * (w.tiles_before * kMaxRows + some.first * w.tile()));
+      });
     });
     alignas(64) T finished[kMaxRows * kMaxVectors * FullVec<T>::width];
     for (int64_t p = 0; p < panels.count(); ++p)
       panels.visit(p, [&](auto tag, int64_t u0, int lanes) {
         using V = decltype(tag);
         constexpr int W = V::width;
-        for_weighed_tiles(product, products, own_tiles, [&](const WeightProduct& w, int64_t index) {
-          const int R = w.tile();
-          const int64_t size = R * w.gates * W;
-          Tile<T> tile;
-          for (int r = 0; r < R; ++r)
-            tile.row[r] = g.packed_rows + M * (w.tiles_before * kMaxRows + index * R) + r;
-          tile.row_step = R;
-          tile.panel = here.data + here.rows * D * u0 + w.first * W;
-          tile.panel_step = D * W;
-          tile.K = M;
-          T* const carried = g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * size;
-          tile.sums = last_chunk ? finished : carried;
-          tile.sums_step = w.gates * W;
-          if (!first_chunk) {
-            tile.init = carried, tile.init_step = tile.sums_step;
-            prefetch(carried + size, size);  // where the next tile's begin
+        for_weighed_tiles(product, products, own_tiles, [&](const WeightProduct& w, Range tiles) {
+          for (int64_t index = tiles.first; index < tiles.last; ++index) {
+            const int R = w.tile();
+            const int64_t size = R * w.gates * W, left = w.rows - index * R;
+            const int rows_here = left < R ? static_cast<int>(left) : R;
+            Tile<T> tile;
+            for (int r = 0; r < rows_here; ++r)
+              tile.row[r] = g.packed_rows + M * (w.tiles_before * kMaxRows + index * R) + r;
+            tile.row_step = R;
+            tile.panel = here.data + here.rows * D * u0 + w.first * W;
+            tile.panel_step = D * W;
+            tile.K = M;
+            T* const carried = g.weight_sums + w.sums + w.tiles() * R * w.gates * u0 + index * size;
+            tile.sums = last_chunk ? finished : carried;
+            tile.sums_step = w.gates * W;
+            if (!first_chunk) {
+              tile.init = carried, tile.init_step = tile.sums_step;
+              prefetch(carried + size, size);  // where the next tile's begin
+            }
+            run_tile<V>(tile, rows_here, w.gates);
+            if (last_chunk) write_gradients<V>(w, index * R, rows_here, u0, lanes, finished);
           }
-          run_tile<V>(tile, R, w.gates);
-          if (last_chunk) write_gradients<V>(w, index * R, u0, lanes, finished);
         });
       });
   }
 
-  // Rows [first, first + tile) of a product's sums, one panel of units, to the user's matrices.
+  // Rows [first, first + count) of a product's sums, one panel of units, to the user's matrices.
   template <class V>
-  void write_gradients(const WeightProduct& w, int64_t first, int64_t u0, int lanes,
+  void write_gradients(const WeightProduct& w, int64_t first, int count, int64_t u0, int lanes,
                        const T* sums) const {
     const int64_t columns = G * a.units;
-    for (int r = 0; r < w.tile() && first + r < w.rows; ++r)
+    for (int r = 0; r < count; ++r)
       for (int j = 0; j < w.gates; ++j, sums += V::width) {
         const int64_t row = first + r;
         const bool bias = row == w.real_rows;
