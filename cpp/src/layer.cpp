@@ -93,11 +93,17 @@ struct Work {
   }
 };
 
+// Weights of which a core's L2 and its share of the last cache hold little: they had better be read
+// once for many rows.
+constexpr int64_t kLargeWeights = int64_t(8) << 20;
+
 // For at most so many threads. Rows where every thread gets a few (they meet nobody); else units,
-// if a step has enough work to pay for meeting the others after it.
+// if a step has enough work to pay for meeting the others after it. Units, too, where the weights
+// are large: a thread then reads its part of them for all rows, not all of them for its own rows.
 Plan plan(const Work& work, int most) {
   if (most == 1) return {1, Split::rows};
-  if (work.batch >= 3 * most) return {most, Split::rows};
+  const bool large = work.recurrent_bytes >= kLargeWeights && work.panels >= 2 * most;
+  if (work.batch >= 3 * most && !large) return {most, Split::rows};
   const int by_units = static_cast<int>(std::min<int64_t>(
       {most, work.panels, threads_for(work.step_flops * 20 / work.recurrent_products)}));
   const int by_rows = static_cast<int>(std::min<int64_t>(most, work.batch));
@@ -385,7 +391,7 @@ void Recurrent<T>::Impl::prepare(const ForwardCall<T>& call, const Plan& plan,
     a.initial_state[s] = in.initial_state[s], a.final_state[s] = out.final_state[s];
 
   // Memory. The projection of a chunk should stay in L2, but a product wants some tiles of rows per
-  // pass over W.
+  // pass over W, and many where W comes from afar.
   if (call.context) job.kept = std::make_unique<typename Context<T>::Data>();
   typename Context<T>::Data& memory = job.kept ? *job.kept : job.local;
   a.training = call.context != nullptr;
@@ -411,7 +417,8 @@ void Recurrent<T>::Impl::prepare(const ForwardCall<T>& call, const Plan& plan,
   const int64_t thread_columns =
       plan.split == Split::units ? (m.panels() + plan.threads - 1) / plan.threads * lanes : columns;
   const int64_t row_bytes = gates * thread_columns * static_cast<int64_t>(sizeof(T));
-  const int64_t rows = std::max<int64_t>(48, (256 << 10) / row_bytes);
+  const bool large = m.features * row_bytes >= kLargeWeights;
+  const int64_t rows = std::max<int64_t>(large ? 384 : 48, (256 << 10) / row_bytes);
   a.chunk = clamp((rows + thread_rows - 1) / thread_rows, 1, in.time);
   job.dropped_x.resize(in.input_dropout ? plan.threads * gates * a.chunk * in.batch * m.features
                                         : 0);
