@@ -91,7 +91,7 @@ function(tidegate_add_isa_kernels)
       target_compile_definitions(
         ${target}
         PRIVATE TIDEGATE_ISA_NS=${isa} TIDEGATE_SCALAR=${scalar} Eigen=tidegate_eigen_${isa}
-                EIGEN_DONT_PARALLELIZE EIGEN_MPL2_ONLY)
+                EIGEN_DONT_PARALLELIZE EIGEN_MPL2_ONLY EIGEN_FAST_MATH=0) # correctly rounded square roots
       target_compile_options(${target} PRIVATE ${TIDEGATE_WARNINGS} ${tidegate_kernel_options}
                                                ${tidegate_flags_${isa}})
       # No link-time optimisation: it would merge code across instruction sets.

@@ -7,11 +7,12 @@ own: this file is also their program.
 import os
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
 from reference import cells as twin
+from reference import optimizers as rules
 
 from tidegate import _core
 
@@ -80,6 +81,39 @@ def pieces(cell, dtype):
     return outputs
 
 
+def updates(rule, dtype, step):
+    """Three steps of two variables with tails, each step by `step(weights, gradients, slots, ..)`.
+
+    Weights and slots after them; the last entries of the gradients are a NaN and an infinity.
+    """
+    slots, coefficients, _ = rules.RULES[rule]
+    random = np.random.default_rng(5)
+    draw = partial(random.uniform, 0.25, 0.75)
+    weights = [draw(size=shape).astype(dtype) for shape in ((UNITS, 3), (5,))]
+    kept = [[draw(size=w.shape).astype(dtype) for _ in range(slots)] for w in weights]
+    for decay in (0.0, 0.125, 0.0):
+        gradients = [random.uniform(-1, 1, w.shape).astype(dtype) for w in weights]
+        gradients[1][-2:] = np.nan, np.inf
+        step(weights, gradients, kept, draw(size=coefficients).tolist(), decay, 0.5)
+    return [*weights, *kept[0], *kept[1]]
+
+
+def engine_step(rule):
+    def step(weights, gradients, slots, coefficients, decay, rate):
+        updater = _core.Updater(rule, weights, slots, [True, False])
+        updater.step(gradients, coefficients, decay, rate)
+
+    return step
+
+
+def twin_step(rule):
+    def step(weights, gradients, slots, coefficients, decay, rate):
+        for i, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+            rules.update(rule, w, g, slots[i], coefficients, decay if i == 0 else 0, rate)
+
+    return step
+
+
 def child(file):
     _core._set_parallel_threshold(0)  # many threads on small shapes too
     saved = {"isa": _core.config()["isa"], "operations": _core.probe_multiply_add(1)}
@@ -91,6 +125,12 @@ def child(file):
                 for name, array in both_directions(cell, dtype, threads).items():
                     saved[f"{cell} {dtype.__name__} {threads} both {name}"] = array
             saved[f"{cell} {dtype.__name__} pieces"] = pieces(cell, dtype)
+    for rule in _core.update_rules():
+        for dtype in DTYPES:
+            for threads in THREADS:
+                _core.set_num_threads(threads)
+                for i, array in enumerate(updates(rule, dtype, engine_step(rule))):
+                    saved[f"{rule} {dtype.__name__} {threads} {i}"] = array
     np.savez(file, **saved)
 
 
@@ -171,7 +211,8 @@ def test_isa_is_exact_for_any_thread_count(run, isa):
         cell, *rest = key.split(" ")
         if rest and rest[-1] != "pieces":
             dtype, _, *name = rest
-            assert np.array_equal(array, saved[" ".join([cell, dtype, "1", *name])]), key
+            one = saved[" ".join([cell, dtype, "1", *name])]
+            assert np.array_equal(array, one, equal_nan=True), key
             if name[-1] == "False":  # the forward direction of two
                 assert np.array_equal(array, saved[f"{cell} {dtype} 1 {name[1]}"]), key
 
@@ -183,6 +224,18 @@ def test_isa_is_exact_for_any_batch_and_step_by_step(run, isa):
         for dtype in DTYPES:
             pieced = saved[f"{cell} {dtype.__name__} pieces"]
             assert np.array_equal(pieced, saved[f"{cell} {dtype.__name__} 1 outputs"]), cell
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
+@pytest.mark.parametrize("rule", rules.RULES)
+@pytest.mark.parametrize("isa", ISAS)
+def test_optimizer_steps_have_the_bits_of_the_twin(run, isa, rule, dtype):
+    """On every instruction set and any number of threads (see the test above)."""
+    saved = run(isa)
+    expected = updates(rule, dtype, twin_step(rule))
+    assert np.isnan(expected[1][-2]), rule
+    for i, array in enumerate(expected):
+        np.testing.assert_array_equal(saved[f"{rule} {dtype.__name__} 1 {i}"], array)
 
 
 @pytest.mark.skipif(not {"sse2", "avx2"} <= set(ISAS), reason="needs sse2 and avx2")

@@ -74,7 +74,7 @@ def test_nothing_else_sees_kernels_or_eigen(path):
 STOREYS = [
     {"error", "export", "kernel_api"},
     {"runtime", "team", "memory", "dispatch", "activation"},
-    {"layers", "layer", "model_file"},
+    {"layers", "layer", "model_file", "optimizer"},
     {"graph", "model"},
     {"stream", "tidegate", "c_api", "tidegate_c"},
 ]

@@ -10,7 +10,7 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "numpy")
 import keras
 
-from tidegate import optimizers
+from tidegate import _core, optimizers
 from tidegate.optimizers import schedules
 from tidegate.variables import Variable
 
@@ -157,9 +157,9 @@ def test_missing_gradients_and_subsets_leave_the_others_alone():
     assert_same(optimizer.variables, judge.variables, **TOLERANCES["float32"])
 
 
-def test_both_dtypes_together_and_large_variables_equal_separate_ones():
+def test_both_dtypes_together_equal_separate_ones():
     rng = np.random.default_rng(1)
-    shapes = [(300, 250), (7,), (3, 5)]  # the first is longer than a block
+    shapes = [(300, 250), (7,), (3, 5)]
     starts = [rng.standard_normal(s).astype(d) for s in shapes for d in ("float32", "float64")]
     together = [Variable(start) for start in starts]
     apart = [Variable(start) for start in starts]
@@ -315,6 +315,47 @@ def test_wrong_gradients_change_nothing():
     assert int(optimizer.iterations) == 1
     with pytest.raises(ValueError, match="expected variables of a floating dtype"):
         optimizers.Adam().build([Variable(np.arange(3))])
+
+
+W, F64, FIXED = np.zeros((2, 3), "float32"), np.zeros((2, 3)), np.zeros((2, 3), "float32")
+FIXED.flags.writeable = False
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ("adamant", [W], [[W, W]], [True]), "rule: expected one of sgd, .*'adamant'"),
+        (lambda: ("adam", [W], [[W]], [True]), "adam: expected 2 slots, got 1"),
+        (lambda: ("adam", [W], [], [True]), "adam: expected 1 lists of slots, got 0"),
+        (lambda: ("adam", [W], [[W, W]], []), "adam: expected 1 decays, got 0"),
+        (lambda: ("adam", [W], [[W, F64]], [True]), "a slot of dtype float32, got float64"),
+        (lambda: ("adam", [W], [[W, W[:1]]], [True]), r"shape \(2, 3\), got \(1, 3\)"),
+        (lambda: ("sgd", [FIXED], [[]], [True]), "contiguous array that may be written to"),
+        (lambda: ("sgd", [W[:, ::2]], [[]], [True]), "contiguous array that may be written to"),
+        (lambda: ("sgd", [[1.0]], [[]], [True]), "weights to be a NumPy array, got list"),
+    ],
+)
+def test_the_engine_refuses_other_arrays(make, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        _core.Updater(*make())
+
+
+def test_the_engine_refuses_other_steps_before_it_changes_anything():
+    weights = [np.ones((2, 3), "float32"), np.ones(4, "float32")]
+    updater = _core.Updater("adagrad", weights, [[w.copy()] for w in weights], [True] * 2)
+    good = [w.copy() for w in weights]
+    for gradients, coefficients, message in [
+        (good[:1], [0.1, 0.1], "expected 2 gradients, got 1"),
+        (good, [0.1], "expected 2 coefficients, got 1"),
+        ([good[0], np.ones(3, "float32")], [0.1, 0.1], r"a gradient with shape \(4,\)"),
+        ([good[0], np.ones(4)], [0.1, 0.1], "a gradient of dtype float32, got float64"),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=message):
+            updater.step(gradients, coefficients)
+    assert all((w == 1).all() for w in weights)
+    updater.step([None, good[1]], [0.1, 0.1])
+    assert (weights[0] == 1).all()
+    assert (weights[1] < 1).all()
 
 
 def test_not_a_number_stays_one():

@@ -184,11 +184,33 @@ struct DenseKernels {
   void (*multiply)(const DenseArgs<T>&, int64_t first, int64_t last);  // rows [first, last) of y
 };
 
+// A rule of an optimizer, on n weights: their gradient and what it keeps of each, in `slots`.
+constexpr int kMaxSlots = 3;
+struct RuleInfo {
+  const char* name;
+  int slots, coefficients;
+};
+template <class T>
+struct UpdateArgs {
+  const T* coefficients;
+  T decay, decay_rate;  // first w -= w * decay * decay_rate, unless decay is 0
+  const T* gradient;
+  T* weights;
+  T* slots[kMaxSlots];
+};
+template <class T>
+struct RuleKernel {
+  RuleInfo info;
+  void (*update)(const UpdateArgs<T>&, int64_t first, int64_t last);  // weights [first, last)
+};
+constexpr int kRules = 14;
+
 template <class T>
 struct KernelTable {
   int lanes, half_lanes;
   CellKernels<T> cells[kCells];
   DenseKernels<T> dense;
+  RuleKernel<T> rules[kRules];
   void (*activate)(Activation, const T* x, int64_t n, T* y);
   void (*activate_backward)(Activation, const T* x, const T* d_y, int64_t n, T* d_x);
   // What this machine can do at most (probe.hpp): operations done, bytes read.

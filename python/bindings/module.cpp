@@ -24,5 +24,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   tidegate::python::bind_runtime(m);
   tidegate::python::bind_recurrent(m);
   tidegate::python::bind_dense(m);
+  tidegate::python::bind_optimizer(m);
   tidegate::python::bind_stream(m);
 }

@@ -1,6 +1,7 @@
 // The layers through the public headers: many callers and threads at once, one step, interruption.
 #include "tidegate/layers.hpp"
 
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <thread>
@@ -9,6 +10,7 @@
 
 #include "check.hpp"
 #include "team.hpp"
+#include "tidegate/optimizer.hpp"
 #include "tidegate/runtime.hpp"
 
 namespace {
@@ -259,4 +261,23 @@ TEST(errors_say_what_was_expected) {
   CHECK_THROWS(tidegate::Error,
                Recurrent<float>("lstm", 2, 5, w.data(), w.data(), nullptr, "softmax"));
   CHECK_THROWS(tidegate::Error, tidegate::set_num_threads(0));
+}
+
+TEST(every_rule_descends) {
+  const Floats start = random_floats(37, 1, 5);
+  for (const auto& rule : tidegate::update_rules()) {
+    Floats w = start, coefficients(static_cast<size_t>(rule.coefficients), 0.5f);
+    coefficients[0] = 1e-3f;  // the rate
+    std::vector<Floats> slots(static_cast<size_t>(rule.slots), Floats(w.size(), 0.0f));
+    const Floats gradient = w;  // of |w|^2 / 2
+    tidegate::VariableUpdate<float> variable;
+    variable.size = static_cast<int64_t>(w.size());
+    variable.gradient = gradient.data(), variable.weights = w.data();
+    for (size_t s = 0; s < slots.size(); ++s) variable.slots[s] = slots[s].data();
+    tidegate::UpdateStep<float> step;
+    step.coefficients = coefficients.data();
+    tidegate::update(rule.name, step, &variable, 1);
+    for (size_t i = 0; i < w.size(); ++i) CHECK(std::abs(w[i]) < std::abs(start[i]));
+  }
+  CHECK_THROWS(tidegate::Error, tidegate::update<float>("foo", {}, nullptr, 0));
 }

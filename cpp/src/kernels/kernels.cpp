@@ -2,6 +2,7 @@
 // table of kernels. See README.md for the rules of this folder.
 #include "cell_includes.hpp"  // generated: every cells/*.hpp
 #include "dense.hpp"
+#include "optimizer.hpp"
 #include "probe.hpp"
 #include "sequence.hpp"
 
@@ -173,6 +174,12 @@ constexpr KernelTable<Scalar> table = {
 #undef TIDEGATE_ENTRY
     },
     {dense_packed_size<Scalar>, dense_pack<Scalar>, dense_multiply<Scalar>},
+    {rule<sgd, Scalar>(), rule<sgd_momentum, Scalar>(), rule<sgd_nesterov, Scalar>(),
+     rule<rmsprop<false, false>, Scalar>(), rule<rmsprop<true, false>, Scalar>(),
+     rule<rmsprop<false, true>, Scalar>(), rule<rmsprop<true, true>, Scalar>(),
+     rule<adam<false>, Scalar>(), rule<adam<true>, Scalar>(), rule<nadam, Scalar>(),
+     rule<adamax, Scalar>(), rule<adagrad, Scalar>(), rule<adadelta, Scalar>(),
+     rule<lion, Scalar>()},
     activate_all,
     activate_all_backward,
     probe_multiply_add<Scalar>,

@@ -82,6 +82,11 @@ template <class P>
 TIDEGATE_INLINE Vec<P> abs(Vec<P> a) {
   return {Eigen::internal::pabs(a.p)};
 }
+// Correctly rounded: the build turns off Eigen's approximation (EIGEN_FAST_MATH).
+template <class P>
+TIDEGATE_INLINE Vec<P> sqrt(Vec<P> a) {
+  return {Eigen::internal::psqrt(a.p)};
+}
 
 // A square block of width vectors, rows to columns.
 template <class P>
@@ -130,6 +135,12 @@ TIDEGATE_INLINE Vec<P> at_most(Vec<P> a, Vec<P> bound) {
 template <class P>
 TIDEGATE_INLINE Vec<P> at_least(Vec<P> a, Vec<P> bound) {
   return {Eigen::internal::pmax(a.p, bound.p)};
+}
+
+// NaN where either is.
+template <class P>
+TIDEGATE_INLINE Vec<P> larger(Vec<P> a, Vec<P> b) {
+  return {Eigen::internal::pmax<Eigen::PropagateNaN>(a.p, b.p)};
 }
 
 }  // namespace

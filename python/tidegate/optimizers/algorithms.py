@@ -1,7 +1,7 @@
 """The optimizers. Formulas and their order are Keras's, so that float32 results agree with it.
 
-Each `_update` leaves in `gradient` what is subtracted from the variables. Beside the arguments
-listed, each takes those of `Optimizer` by name.
+The engine computes them (`cpp/src/kernels/optimizer.hpp`), from the coefficients that each gives.
+Beside the arguments listed, each takes those of `Optimizer` by name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..utils import Array, Registry
+from ..utils import Registry
 from ..variables import Variable
 from .base import LearningRate, Optimizer
 
@@ -29,20 +29,6 @@ __all__ = [
     "get",
     "serialize",
 ]
-
-
-def _approach(average: Array, target: Array, fraction: Any, scratch: Array) -> None:
-    """`average += (target - average) * fraction`. `target` may be `scratch`."""
-    np.subtract(target, average, out=scratch)
-    np.multiply(scratch, fraction, out=scratch)
-    np.add(average, scratch, out=average)
-
-
-def _mix(average: Array, rho: float, target: Array, scratch: Array) -> None:
-    """`average = rho * average + (1 - rho) * target`. `target` may be `scratch`."""
-    np.multiply(average, rho, out=average)
-    np.multiply(target, 1 - rho, out=scratch)
-    np.add(average, scratch, out=average)
 
 
 class SGD(Optimizer):
@@ -79,18 +65,13 @@ class SGD(Optimizer):
     def _slot_names(self) -> list[tuple[str, ...]]:
         return [("momentum",)] if self.momentum != 0 else []
 
-    def _update(self, rate: Any, gradient: Array, scratch: Array, *slots: Array) -> None:
-        np.multiply(gradient, rate, out=gradient)
-        if not slots:
-            return
-        (velocity,) = slots
-        np.multiply(velocity, self.momentum, out=velocity)
-        np.subtract(velocity, gradient, out=velocity)
-        if self.nesterov:
-            np.multiply(velocity, self.momentum, out=scratch)
-            np.subtract(gradient, scratch, out=gradient)
-        else:
-            np.negative(velocity, out=gradient)
+    def _rule(self) -> str:
+        if self.momentum == 0:
+            return "sgd"
+        return "sgd_nesterov" if self.nesterov else "sgd_momentum"
+
+    def _coefficients(self, step: int, rate: Any) -> tuple[Any, ...]:
+        return (rate, self.momentum) if self.momentum != 0 else (rate,)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras writes them."""
@@ -139,26 +120,13 @@ class RMSprop(Optimizer):
             names.append(("average_gradient",))
         return names
 
-    def _update(self, rate: Any, gradient: Array, scratch: Array, *slots: Array) -> None:
-        velocity = slots[0]
-        np.square(gradient, out=scratch)
-        _mix(velocity, self.rho, scratch, scratch)
-        if self.centered:
-            average = slots[-1]
-            _mix(average, self.rho, gradient, scratch)
-            np.square(average, out=scratch)
-            np.subtract(velocity, scratch, out=scratch)
-            np.add(scratch, self.epsilon, out=scratch)
-        else:
-            np.add(velocity, self.epsilon, out=scratch)
-        np.sqrt(scratch, out=scratch)
-        np.multiply(gradient, rate, out=gradient)
-        np.divide(gradient, scratch, out=gradient)
-        if self.momentum > 0:
-            momentum = slots[1]
-            np.multiply(momentum, self.momentum, out=momentum)
-            np.add(momentum, gradient, out=momentum)
-            np.copyto(gradient, momentum)
+    def _rule(self) -> str:
+        momentum = "_momentum" if self.momentum > 0 else ""
+        return f"rmsprop{momentum}{'_centered' if self.centered else ''}"
+
+    def _coefficients(self, step: int, rate: Any) -> tuple[Any, ...]:
+        momentum = (self.momentum,) if self.momentum > 0 else ()
+        return (rate, self.rho, 1 - self.rho, self.epsilon, *momentum)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras writes them."""
@@ -211,23 +179,15 @@ class Adam(Optimizer):
         names: list[tuple[str, ...]] = [("momentum", "velocity")]
         return [*names, ("velocity_hat",)] if self.amsgrad else names
 
-    def _coefficients(self, step: int, learning_rate: Any) -> Any:
-        real = type(learning_rate)
+    def _rule(self) -> str:
+        return "adam_amsgrad" if self.amsgrad else "adam"
+
+    def _coefficients(self, step: int, rate: Any) -> tuple[Any, ...]:
+        real = type(rate)
         rest_1 = 1 - np.power(real(self.beta_1), real(step))
         rest_2 = 1 - np.power(real(self.beta_2), real(step))
-        return learning_rate * np.sqrt(rest_2) / rest_1
-
-    def _update(self, alpha: Any, gradient: Array, scratch: Array, *slots: Array) -> None:
-        m, v = slots[:2]
-        _approach(m, gradient, 1 - self.beta_1, scratch)
-        np.square(gradient, out=scratch)
-        _approach(v, scratch, 1 - self.beta_2, scratch)
-        if self.amsgrad:
-            v = np.maximum(slots[2], v, out=slots[2])
-        np.sqrt(v, out=scratch)
-        np.add(scratch, self.epsilon, out=scratch)
-        np.multiply(m, alpha, out=gradient)
-        np.divide(gradient, scratch, out=gradient)
+        alpha = rate * np.sqrt(rest_2) / rest_1
+        return (alpha, 1 - self.beta_1, 1 - self.beta_2, self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras writes them."""
@@ -313,40 +273,27 @@ class Nadam(Optimizer):
         decay = 1.0 - 0.5 * np.power(real(0.96), real(step))
         self._u_product.assign(self._u_product.value * self.beta_1 * decay)
 
-    def _coefficients(self, step: int, learning_rate: Any) -> Any:
+    def _rule(self) -> str:
+        return "nadam"
+
+    def _coefficients(self, step: int, rate: Any) -> tuple[Any, ...]:
         assert self._u_product is not None
-        real = type(learning_rate)
+        real = type(rate)
         beta_1, beta_2, decay = real(self.beta_1), real(self.beta_2), real(0.96)
         u_now = beta_1 * (1 - real(0.5) * np.power(decay, real(step)))
         u_next = beta_1 * (1 - real(0.5) * np.power(decay, real(step + 1)))
         product = real(self._u_product.value)
         return (
-            learning_rate,
+            rate,
             1 - beta_1,
             1 - beta_2,
+            self.epsilon,
             u_next,
             1 - product * u_next,
             1 - u_now,
             1 - product,
             1 - np.power(beta_2, real(step)),
         )
-
-    def _update(self, coefficients: Any, gradient: Array, scratch: Array, *slots: Array) -> None:
-        rate, rest_1, rest_2, u_next, rest_next, rest_now, rest_product, rest_v = coefficients
-        m, v = slots
-        _approach(m, gradient, rest_1, scratch)
-        np.square(gradient, out=scratch)
-        _approach(v, scratch, rest_2, scratch)
-        np.multiply(gradient, rest_now, out=gradient)
-        np.divide(gradient, rest_product, out=gradient)
-        np.multiply(m, u_next, out=scratch)
-        np.divide(scratch, rest_next, out=scratch)
-        np.add(scratch, gradient, out=gradient)
-        np.divide(v, rest_v, out=scratch)
-        np.sqrt(scratch, out=scratch)
-        np.add(scratch, self.epsilon, out=scratch)
-        np.multiply(gradient, rate, out=gradient)
-        np.divide(gradient, scratch, out=gradient)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras writes them."""
@@ -392,21 +339,13 @@ class Adamax(Optimizer):
     def _slot_names(self) -> list[tuple[str, ...]]:
         return [("momentum", "norm")]
 
-    def _coefficients(self, step: int, learning_rate: Any) -> Any:
-        real = type(learning_rate)
-        return learning_rate, 1 - np.power(real(self.beta_1), real(step))
+    def _rule(self) -> str:
+        return "adamax"
 
-    def _update(self, coefficients: Any, gradient: Array, scratch: Array, *slots: Array) -> None:
-        rate, rest = coefficients
-        m, u = slots
-        _approach(m, gradient, 1 - self.beta_1, scratch)
-        np.abs(gradient, out=gradient)
-        np.multiply(u, self.beta_2, out=u)
-        np.maximum(u, gradient, out=u)
-        np.add(u, self.epsilon, out=scratch)
-        np.multiply(scratch, rest, out=scratch)
-        np.multiply(m, rate, out=gradient)
-        np.divide(gradient, scratch, out=gradient)
+    def _coefficients(self, step: int, rate: Any) -> tuple[Any, ...]:
+        real = type(rate)
+        rest = 1 - np.power(real(self.beta_1), real(step))
+        return (rate, 1 - self.beta_1, self.beta_2, self.epsilon, rest)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras writes them."""
@@ -450,14 +389,11 @@ class Adagrad(Optimizer):
     def _initial_slot_value(self) -> float:
         return self.initial_accumulator_value
 
-    def _update(self, rate: Any, gradient: Array, scratch: Array, *slots: Array) -> None:
-        (accumulator,) = slots
-        np.square(gradient, out=scratch)
-        np.add(accumulator, scratch, out=accumulator)
-        np.add(accumulator, self.epsilon, out=scratch)
-        np.sqrt(scratch, out=scratch)
-        np.multiply(gradient, rate, out=gradient)
-        np.divide(gradient, scratch, out=gradient)
+    def _rule(self) -> str:
+        return "adagrad"
+
+    def _coefficients(self, step: int, rate: Any) -> tuple[Any, ...]:
+        return (rate, self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras writes them."""
@@ -500,19 +436,11 @@ class Adadelta(Optimizer):
     def _slot_names(self) -> list[tuple[str, ...]]:
         return [("accumulated_grad", "accumulated_delta_var")]
 
-    def _update(self, rate: Any, gradient: Array, scratch: Array, *slots: Array) -> None:
-        squares, steps = slots
-        np.square(gradient, out=scratch)
-        _mix(squares, self.rho, scratch, scratch)
-        np.add(steps, self.epsilon, out=scratch)
-        np.sqrt(scratch, out=scratch)
-        np.multiply(gradient, scratch, out=gradient)
-        np.add(squares, self.epsilon, out=scratch)
-        np.sqrt(scratch, out=scratch)
-        np.divide(gradient, scratch, out=gradient)
-        np.square(gradient, out=scratch)
-        _mix(steps, self.rho, scratch, scratch)
-        np.multiply(gradient, rate, out=gradient)
+    def _rule(self) -> str:
+        return "adadelta"
+
+    def _coefficients(self, step: int, rate: Any) -> tuple[Any, ...]:
+        return (rate, self.rho, 1 - self.rho, self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras writes them."""
@@ -555,21 +483,13 @@ class Lion(Optimizer):
     def _slot_names(self) -> list[tuple[str, ...]]:
         return [("momentum",)]
 
-    def _coefficients(self, step: int, learning_rate: Any) -> Any:
-        real = type(learning_rate)
-        return learning_rate, real(self.beta_1), real(self.beta_2)
+    def _rule(self) -> str:
+        return "lion"
 
-    def _update(self, coefficients: Any, gradient: Array, scratch: Array, *slots: Array) -> None:
-        rate, beta_1, beta_2 = coefficients
-        (m,) = slots
-        step = m * beta_1
-        np.multiply(gradient, 1 - beta_1, out=scratch)
-        np.add(step, scratch, out=step)
-        np.multiply(m, beta_2, out=m)
-        np.multiply(gradient, 1 - beta_2, out=scratch)
-        np.add(m, scratch, out=m)
-        np.sign(step, out=step)
-        np.multiply(step, rate, out=gradient)
+    def _coefficients(self, step: int, rate: Any) -> tuple[Any, ...]:
+        real = type(rate)
+        beta_1, beta_2 = real(self.beta_1), real(self.beta_2)
+        return (rate, beta_1, 1 - beta_1, beta_2, 1 - beta_2)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras writes them."""

@@ -1,10 +1,8 @@
-"""What all optimizers share: slots in flat buffers, clipping, decay, averages, accumulation.
+"""What all optimizers share: slots, clipping, decay, averages, accumulation.
 
-A step works on whole buffers. At `build` the slots of all variables of one dtype become views into
-one flat array per slot; a step copies the gradients into one more flat array, lets the algorithm
-turn that into the step with a few in-place NumPy operations (in blocks that stay in the cache), and
-subtracts it from the variables. So its cost hardly depends on how many variables there are, and
-nothing is allocated.
+A step is one pass of the engine over weights, gradients and slots (`_core.Updater`): nothing is
+allocated and no intermediate result leaves the registers. What some optimizers ask for besides
+(clipping, accumulation, averages) is done before and after in NumPy.
 """
 
 from __future__ import annotations
@@ -14,66 +12,27 @@ import operator
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import _core
+from ..ops import as_array
 from ..utils import Array, unique_name
 from ..variables import Variable
 from . import schedules
 
 __all__ = ["Optimizer"]
 
-# Elements an algorithm works on at a time: few enough for the second-level cache with all slots.
-_BLOCK = 1 << 15
-
 LearningRate = float | schedules.LearningRateSchedule | Callable[[], float]
 
 
-class _Group:
-    """The variables of one dtype, and their flat buffers.
+class _Group(NamedTuple):
+    """The variables of one dtype: their positions among all, and what updates them."""
 
-    Args:
-        variables: Those of the group.
-        slots: For each slot the variables' slot variables. They are bound to views here.
-        own: How many of the slots, the last ones, the algorithm takes.
-    """
-
-    def __init__(
-        self, variables: list[Variable], slots: dict[str, list[Variable]], own: Sequence[str]
-    ) -> None:
-        self.dtype = variables[0].dtype
-        self.variables = variables
-        self.stops = np.cumsum([v.size for v in variables]).tolist()
-        self.starts = [0, *self.stops[:-1]]
-        size = self.stops[-1]
-        self.gradient = np.empty(size, self.dtype)
-        self.gradients = self._views(self.gradient)
-        self.scratch = np.empty(min(size, _BLOCK), self.dtype)
-        self.slots: dict[str, Array] = {}
-        for name, slot_variables in slots.items():
-            flat = np.empty(size, self.dtype)
-            for slot_variable, view in zip(slot_variables, self._views(flat), strict=True):
-                view[...] = slot_variable._data
-                slot_variable._bind(view)
-            self.slots[name] = flat
-        self.own = [self.slots[name] for name in own]
-        self.blocks = self.cut(0, size)
-
-    def _views(self, flat: Array) -> list[Array]:
-        return [
-            flat[start:stop].reshape(v.shape)
-            for v, start, stop in zip(self.variables, self.starts, self.stops, strict=True)
-        ]
-
-    def cut(self, start: int, stop: int) -> list[tuple[Array, ...]]:
-        """The gradient, scratch and own slots from `start` to `stop`, in blocks."""
-        blocks = []
-        for low in range(start, stop, _BLOCK):
-            high = min(low + _BLOCK, stop)
-            arrays = (flat[low:high] for flat in self.own)
-            blocks.append((self.gradient[low:high], self.scratch[: high - low], *arrays))
-        return blocks
+    real: type[np.floating[Any]]
+    members: list[int]
+    updater: _core.Updater
 
 
 class Optimizer:
@@ -82,7 +41,7 @@ class Optimizer:
     Each step: unscale the gradients, clip them, decay the weights, update, average, apply the
     variables' constraints, count.
 
-    An algorithm defines `_slot_names`, `_coefficients` and `_update`.
+    An algorithm defines `_slot_names`, `_rule` and `_coefficients`.
 
     Args:
         learning_rate: A float, a `LearningRateSchedule`, or a callable without arguments.
@@ -187,16 +146,16 @@ class Optimizer:
         """The slots, in the order of Keras's files: those of one tuple take turns per variable."""
         raise NotImplementedError(f"{type(self).__name__}: expected a _slot_names method")
 
-    def _coefficients(self, step: int, learning_rate: Any) -> Any:
-        """What `_update` needs of this step, in the dtype of `learning_rate`; `step` counts from 1.
+    def _rule(self) -> str:
+        """What the engine calls the formula; it takes the slots in the order of `_slot_names`."""
+        raise NotImplementedError(f"{type(self).__name__}: expected a _rule method")
+
+    def _coefficients(self, step: int, rate: Any) -> tuple[Any, ...]:
+        """What the rule needs of this step, in the dtype of `rate`; `step` counts from 1.
 
         Called once per step and dtype.
         """
-        return learning_rate
-
-    def _update(self, coefficients: Any, gradient: Array, scratch: Array, *slots: Array) -> None:
-        """Updates the slots, and turns `gradient` into what is to be subtracted, all in place."""
-        raise NotImplementedError(f"{type(self).__name__}: expected an _update method")
+        raise NotImplementedError(f"{type(self).__name__}: expected a _coefficients method")
 
     def _initial_slot_value(self) -> float:
         return 0.0
@@ -243,24 +202,25 @@ class Optimizer:
         self.built = True
 
     def _bind(self) -> None:
-        """Lays the slots out in flat buffers."""
+        """Hands the memory of variables and slots to the engine."""
         variables = self._trainable_variables
         self._positions = {id(variable): i for i, variable in enumerate(variables)}
-        own = [name for names in self._slot_names() for name in names]
+        own = [self._slots[name] for names in self._slot_names() for name in names]
         self._groups = []
-        self._places: list[tuple[_Group, int]] = [None] * len(variables)  # type: ignore[list-item]
         for dtype in dict.fromkeys(variable.dtype for variable in variables):
             members = [i for i, variable in enumerate(variables) if variable.dtype == dtype]
-            slots = {name: [of[i] for i in members] for name, of in self._slots.items()}
-            group = _Group([variables[i] for i in members], slots, own)
-            self._groups.append(group)
-            for place, i in enumerate(members):
-                self._places[i] = (group, place)
+            updater = _core.Updater(
+                self._rule(),
+                [variables[i]._data for i in members],
+                [[slot[i]._data for slot in own] for i in members],
+                [self._decays(variables[i]) for i in members],
+            )
+            self._groups.append(_Group(dtype.type, members, updater))
 
     def __getstate__(self) -> dict[str, Any]:
-        # The buffers are laid out anew: copied views would be arrays of their own.
+        # A copy's variables have memory of their own.
         state = self.__dict__.copy()
-        for name in ("_groups", "_places", "_positions"):
+        for name in ("_groups", "_positions"):
             state.pop(name, None)
         state["_undecayed"] = [v for v in self._trainable_variables if id(v) in self._undecayed]
         return state
@@ -382,49 +342,43 @@ class Optimizer:
         """
         if len(gradients) == 0:
             return
-        used = self._used(gradients, trainable_variables)
-        for group, place, gradient in used:
-            np.copyto(group.gradients[place], gradient)
-        complete = len(used) == len(self._trainable_variables)
-        if complete:
-            parts = [(group, group.blocks) for group in self._groups]
-        else:
-            parts = [(g, g.cut(g.starts[place], g.stops[place])) for g, place, _ in used]
-
+        given = self._given(gradients, trainable_variables)
+        if self._prepares_gradients:
+            given = [None if gradient is None else gradient.copy() for gradient in given]
         if self.loss_scale_factor is not None:
-            for _, blocks in parts:
-                for gradient, *_ in blocks:
+            for gradient in given:
+                if gradient is not None:
                     gradient /= self.loss_scale_factor
-        if self._accumulate(used):
-            self._clip(used, parts)
-            self._decay_weights(used)
-            step = int(self.iterations) + 1
-            rate = self.learning_rate
-            self._begin_update(step)
-            for group, blocks in parts:
-                coefficients = self._coefficients(step, group.dtype.type(rate))
-                for block in blocks:
-                    self._update(coefficients, *block)
-            for group, place, _ in used:
-                variable = group.variables[place]
-                np.subtract(variable._data, group.gradients[place], out=variable._data)
-                variable._changed()
+        if self._accumulate(given):
+            self._clip(given)
+            self._update(given)
         if self.use_ema:
             self._average()
-        for group, place, _ in used:
-            variable = group.variables[place]
-            if variable.constraint is not None:
+        for variable, gradient in zip(self._trainable_variables, given, strict=True):
+            if variable.constraint is not None and gradient is not None:
                 variable.assign(variable.constraint(variable.value))
         self._iterations._data += 1
         self._iterations._changed()
 
+    def _update(self, gradients: list[Array | None]) -> None:
+        step = int(self.iterations) + 1
+        rate = float(self.learning_rate)
+        self._begin_update(step)
+        decay = self.weight_decay or 0.0
+        for real, members, updater in self._groups:
+            coefficients = self._coefficients(step, real(rate))
+            updater.step([gradients[i] for i in members], coefficients, decay, rate)
+        for variable, gradient in zip(self._trainable_variables, gradients, strict=True):
+            if gradient is not None:
+                variable._changed()
+
     def _begin_update(self, step: int) -> None:
         """For an algorithm with state of the whole step: called once, before all updates."""
 
-    def _used(
+    def _given(
         self, gradients: Sequence[Any], variables: Iterable[Variable] | None
-    ) -> list[tuple[_Group, int, Any]]:
-        """For each gradient its group, its place in it and itself, after all checks."""
+    ) -> list[Array | None]:
+        """The gradient of each variable the optimizer knows, None without; after all checks."""
         if variables is None:
             if not self.built:
                 raise ValueError(
@@ -439,32 +393,36 @@ class Optimizer:
                 f"optimizer {self.name!r}: expected a gradient for each of {len(variables)} "
                 f"variables, got {len(gradients)}"
             )
+        arrays: list[Array | None] = []
         for gradient, variable in zip(gradients, variables, strict=True):
-            if gradient is not None and np.shape(gradient) != variable.shape:
-                raise ValueError(
-                    f"optimizer {self.name!r}: expected a gradient of shape {variable.shape} for "
-                    f"{variable.path!r}, got shape {np.shape(gradient)}"
-                )
+            if gradient is not None:
+                subject = f"optimizer {self.name!r} gradient of {variable.path!r}"
+                gradient = as_array(gradient, variable.dtype, subject)
+                if gradient.shape != variable.shape:
+                    raise ValueError(
+                        f"optimizer {self.name!r}: expected a gradient of shape {variable.shape} "
+                        f"for {variable.path!r}, got shape {gradient.shape}"
+                    )
+            arrays.append(gradient)
         self.build(variables)
         known = self._trainable_variables
-        if len(variables) == len(known) and all(map(operator.is_, variables, known)):
-            places = self._places
+        if len(variables) != len(known) or not all(map(operator.is_, variables, known)):
+            positions = [self._position(variable) for variable in variables]
+            found: list[Array | None] = [None] * len(known)
+            for position, array in zip(positions, arrays, strict=True):
+                found[position] = array
         else:
-            places = [self._places[self._position(variable)] for variable in variables]
-        pairs = zip(gradients, places, strict=True)
-        used = [
-            (group, place, gradient) for gradient, (group, place) in pairs if gradient is not None
-        ]
-        if not used:
+            found = arrays
+        missing = [v.path for g, v in zip(arrays, variables, strict=True) if g is None]
+        if len(missing) == len(variables):
             raise ValueError("No gradients provided for any variable.")
-        if len(used) < len(variables):
-            missing = [v.path for g, v in zip(gradients, variables, strict=True) if g is None]
+        if missing:
             warnings.warn(
                 f"Gradients do not exist for variables {missing} when minimizing the loss. If "
                 "using `model.compile()`, did you forget to provide a `loss` argument?",
                 stacklevel=3,
             )
-        return used
+        return found
 
     def _position(self, variable: Variable) -> int:
         try:
@@ -476,58 +434,53 @@ class Optimizer:
                 "variables, you should recreate a new optimizer instance."
             ) from None
 
-    def _accumulate(self, used: list[tuple[_Group, int, Any]]) -> bool:
+    @property
+    def _prepares_gradients(self) -> bool:
+        """Whether gradients are changed before the update, which happens in place."""
+        return bool(
+            self.loss_scale_factor is not None
+            or self.gradient_accumulation_steps
+            or self.clipnorm
+            or self.global_clipnorm
+            or self.clipvalue
+        )
+
+    def _accumulate(self, gradients: list[Array | None]) -> bool:
         """Adds up gradients; whether it is time for an update, then with their mean."""
         steps = self.gradient_accumulation_steps
         if not steps:
             return True
         update = (int(self._iterations) + 1) % steps == 0
-        for group, place, _ in used:
-            gradient = group.gradients[place].reshape(-1)
-            total = group.slots["gradient_accumulator"][group.starts[place] : group.stops[place]]
+        totals = [slot._data for slot in self._slots["gradient_accumulator"]]
+        for gradient, total in zip(gradients, totals, strict=True):
+            if gradient is None:
+                continue
             if update:
                 gradient += total
                 gradient /= steps
             else:
                 total += gradient
         if update:
-            for group in self._groups:
-                group.slots["gradient_accumulator"][...] = 0
+            for total in totals:
+                total[...] = 0
         return update
 
-    def _clip(
-        self,
-        used: list[tuple[_Group, int, Any]],
-        parts: list[tuple[_Group, list[tuple[Array, ...]]]],
-    ) -> None:
+    def _clip(self, gradients: list[Array | None]) -> None:
+        given = [gradient for gradient in gradients if gradient is not None]
         if self.clipnorm and self.clipnorm > 0:
-            for group, place, _ in used:
-                gradient = group.gradients[place]
+            for gradient in given:
                 norm = np.sqrt(np.square(gradient).sum())
                 gradient *= self.clipnorm
                 gradient /= np.maximum(norm, self.clipnorm)
         elif self.global_clipnorm and self.global_clipnorm > 0:
-            squares = (float(np.square(g.gradients[place]).sum()) for g, place, _ in used)
-            norm = math.sqrt(sum(squares))
+            norm = math.sqrt(sum(float(np.square(gradient).sum()) for gradient in given))
             # An infinite norm leaves no direction to keep: the result is NaN, as in Keras.
             factor = self.global_clipnorm / max(norm, self.global_clipnorm) + (norm - norm)
-            for _, blocks in parts:
-                for gradient, *_ in blocks:
-                    gradient *= factor
+            for gradient in given:
+                gradient *= factor
         elif self.clipvalue and self.clipvalue > 0:
-            for _, blocks in parts:
-                for gradient, *_ in blocks:
-                    np.clip(gradient, -self.clipvalue, self.clipvalue, out=gradient)
-
-    def _decay_weights(self, used: list[tuple[_Group, int, Any]]) -> None:
-        if self.weight_decay is None:
-            return
-        rate = self.learning_rate
-        for group, place, _ in used:
-            variable = group.variables[place]
-            if self._decays(variable):
-                dtype = group.dtype.type
-                variable._data -= variable._data * dtype(self.weight_decay) * dtype(rate)
+            for gradient in given:
+                np.clip(gradient, -self.clipvalue, self.clipvalue, out=gradient)
 
     def _average(self) -> None:
         # The first step starts the average at the weights.
