@@ -148,7 +148,7 @@ def test_variance_scaling_counts_the_fans_as_keras(shape, mode, count):
         assert np.abs(judged).max() == pytest.approx(np.abs(values).max(), rel=0.05)
 
 
-@pytest.mark.parametrize("shape", [(8, 32), (32, 8), (8, 8), (2, 3, 4), (1, 4)])
+@pytest.mark.parametrize("shape", [(8, 32), (32, 8), (8, 8), (2, 3, 4), (1, 4), (70, 90)])
 def test_orthogonal_is_orthonormal(shape):
     for dtype, tolerance in (("float32", 1e-6), ("float64", 1e-14)):
         values = initializers.Orthogonal(gain=2.0, seed=3)(shape, dtype)
@@ -157,6 +157,15 @@ def test_orthogonal_is_orthonormal(shape):
         matrix = values.reshape(-1, shape[-1]) / 2
         small = matrix @ matrix.T if len(matrix) <= shape[-1] else matrix.T @ matrix
         np.testing.assert_allclose(small, np.eye(len(small)), atol=tolerance)
+
+
+def test_orthogonal_is_the_q_of_qr():
+    """Of all orthonormal matrices the one that its docstring says, which makes it uniform."""
+    q, r = np.linalg.qr(np.random.default_rng(3).standard_normal((90, 70)))
+    values = initializers.Orthogonal(seed=3)((90, 70), "float64")
+    # Both are exact to rounding, which the worst direction of 70 enlarges by its condition.
+    assert np.linalg.cond(r) < 100
+    np.testing.assert_allclose(values, q * np.sign(np.diag(r)), atol=1e-12)
 
 
 def test_fixed_initializers():

@@ -333,6 +333,24 @@ class HeNormal(_NamedScaling):
     _settings = (2.0, "fan_in", "truncated_normal")
 
 
+def _orthonormal(a: Array) -> Array:
+    """Q of the QR decomposition of `a` with a positive diagonal of R.
+
+    By panels of columns, each made orthogonal to those before it (twice, which is exact to
+    rounding) and decomposed by itself. It takes half as long as LAPACK's QR of the whole, and
+    for layers of up to some 64 units no product is large enough for BLAS to start its threads: they
+    would spin on for a tenth of a second, on the cores that the first epoch wants.
+    """
+    q = np.empty_like(a)
+    for first in range(0, a.shape[1], 32):
+        panel, before = a[:, first : first + 32], q[:, :first]
+        for _ in range(2 if first else 0):
+            panel = panel - before @ (before.T @ panel)
+        part, r = np.linalg.qr(panel)
+        q[:, first : first + 32] = part * np.sign(np.diag(r))
+    return q
+
+
 class Orthogonal(_Random):
     """A random matrix with orthonormal rows or columns, whichever are fewer (Saxe et al., 2014).
 
@@ -359,8 +377,7 @@ class Orthogonal(_Random):
         rows, columns = math.prod(shape[:-1]), shape[-1]
         normal = self._generator().standard_normal((max(rows, columns), min(rows, columns)))
         # In float64 whatever the dtype: orthonormal to the dtype's own precision.
-        q, r = np.linalg.qr(normal)
-        q *= np.sign(np.diag(r))
+        q = _orthonormal(normal)
         if rows < columns:
             q = q.T
         return np.ascontiguousarray((self.gain * q).reshape(shape), dtype)
