@@ -14,8 +14,10 @@ Arrays = dict[str, np.ndarray]
 TASKS = {
     "inference": "every output of a sequence",
     "training": "forward and backward: packing, outputs, gradients of inputs and of every weight",
+    "fit": "an epoch of `fit`: two layers and Dense(1), Adam, mean squared error, 32 batches",
     "step": "one time step from Python with the state carried along",
 }
+EPOCH = 32  # batches
 # Gates per cell, as Keras names and orders them (`gru` is reset_after=True).
 GATES = {
     "lstm": 4,
@@ -66,6 +68,10 @@ class Problem:
     def flops(self) -> float:
         """Multiplications and additions of the matrix products; backward has two for each."""
         _, batch, time, features, units = self.shape
+        if self.task == "fit":
+            # Three products of each kernel, but none for the gradient of the first layer's inputs.
+            rows = 2 * features + 3 * units + 3 * (units + units)
+            return EPOCH * batch * (2.0 * GATES[self.cell] * units * rows * time + 6 * units)
         forward = 2.0 * GATES[self.cell] * units * (features + units) * batch * time
         return 3 * forward if self.task == "training" else forward
 
@@ -77,10 +83,13 @@ class Problem:
     @property
     def passes(self) -> int:
         """How often the recurrent kernel is read, at least."""
-        return self.shape.time * (2 if self.task == "training" else 1)
+        calls = {"training": 2, "fit": EPOCH * 2 * 2}  # backward, too; layers
+        return self.shape.time * calls.get(self.task, 1)
 
     def arrays(self) -> Arrays:
         """Weights in Keras's layout, x (batch, time, features) and d_outputs (batch, time, units).
+
+        For `fit` the weights of the whole model in its order, x of an epoch and y (samples, 1).
 
         float32, the same in every process: contestants make their own copy from the seed.
         """
@@ -93,10 +102,26 @@ class Problem:
 
         bound = float(np.sqrt(1 / units))
         bias_shape = (2, columns) if self.cell == "gru" else (columns,)
+
+        def layer(features: int) -> Arrays:
+            return {
+                "kernel": draw(bound, features, columns),
+                "recurrent_kernel": draw(bound, units, columns),
+                "bias": draw(bound, *bias_shape),
+            }
+
+        if self.task == "fit":
+            x = draw(1.0, EPOCH * batch, time, features)
+            return {
+                **layer(features),
+                **{f"{name}_2": array for name, array in layer(units).items()},
+                "dense_kernel": draw(bound, units, 1),
+                "dense_bias": draw(bound, 1),
+                "x": x,
+                "y": x.mean(axis=(1, 2))[:, None],
+            }
         return {
-            "kernel": draw(bound, features, columns),
-            "recurrent_kernel": draw(bound, units, columns),
-            "bias": draw(bound, *bias_shape),
+            **layer(features),
             "x": draw(1.0, batch, time, features),
             "d_outputs": draw(1.0, batch, time, units),
         }

@@ -26,13 +26,14 @@ class Timing:
     best: float
     spread: float  # interquartile range / median
     samples: int
+    first: float  # the first call, which compiles; of `fit` the first epoch
     error: float  # largest deviation from float64, relative to each array's largest value
 
     @classmethod
-    def of(cls, times: list[float], error: float) -> Timing:
+    def of(cls, times: list[float], error: float, first: float) -> Timing:
         middle = median(times)
         low, _, high = quantiles(times, n=4) if len(times) > 1 else (middle,) * 3
-        return cls(middle, min(times), (high - low) / middle, len(times), error)
+        return cls(middle, min(times), (high - low) / middle, len(times), first, error)
 
 
 @dataclass
@@ -77,8 +78,11 @@ def print_tables(console: Console, rows: list[Row], names: list[str]) -> None:
         present = [
             r for r in rivals if any(r in row.timings or r in row.failures for row in chosen)
         ]
+        first = "; first epoch" if task == "fit" else ""
         table = Table(
-            title=f"{task}: {meaning}", caption="median us (times tidegate's)", title_justify="left"
+            title=f"{task}: {meaning}",
+            caption=f"median us (times tidegate's){first}",
+            title_justify="left",
         )
         table.add_column("cell", no_wrap=True)
         table.add_column("shape", no_wrap=True)
@@ -112,9 +116,13 @@ def _cells(row: Row, rivals: list[str]) -> list[str]:
     shape = problem.shape
     sizes = ",".join(map(str, shape[1:]))
     cells = [problem.cell, f"{shape.name} ({sizes})", str(problem.threads)]
+
+    def first(timing: Timing) -> str:
+        return f"; {microseconds(timing.first)}" if problem.task == "fit" else ""
+
     if own:
         cells += [
-            microseconds(own.median),
+            microseconds(own.median) + first(own),
             f"{50 * own.spread:.0f}",
             f"{problem.flops / own.median / 1e9:.3g}",
             f"{100 * row.least_seconds / own.median:.0f}",
@@ -127,6 +135,7 @@ def _cells(row: Row, rivals: list[str]) -> list[str]:
             text = microseconds(row.timings[rival].median)
             if ratio is not None:
                 text += f" ({ratio:.2f}x)"
+            text += first(row.timings[rival])
             cells.append(f"[bold]{text}[/bold]" if rival == row.best_rival else text)
         else:
             cells.append("failed" if rival in row.failures else "-")

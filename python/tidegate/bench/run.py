@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from . import machine, report
-from .problems import GATES, TASKS, Arrays, Problem, shapes
+from .problems import GATES, TASKS, Arrays, Problem, Shape, shapes
 from .rivals import CONTESTANTS, own
 from .worker import ContestantError, Worker
 
@@ -68,14 +68,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _problems(arguments: argparse.Namespace, threads: int) -> Iterator[Problem]:
+    def suits(task: str, shape: Shape) -> bool:
+        if shape.is_step or task == "step":
+            # One step is the caller's thread alone, whatever the thread count.
+            return shape.is_step and task == "step" and threads == 1
+        # An epoch of any other shape takes seconds to minutes: on demand only.
+        return task != "fit" or shape.name == "article" or bool(arguments.shapes)
+
     chosen = arguments.shapes or (_QUICK_SHAPES if arguments.quick else shapes())
     for task in arguments.tasks:
         for cell in arguments.cells:
             for name in chosen:
-                shape = shapes()[name]
-                # One step is the caller's thread alone, whatever the thread count.
-                if shape.is_step == (task == "step") and (threads == 1 or not shape.is_step):
-                    yield Problem(cell, shape, task, threads)
+                if suits(task, shapes()[name]):
+                    yield Problem(cell, shapes()[name], task, threads)
 
 
 def _judge(problem: Problem) -> Arrays:
@@ -106,27 +111,28 @@ def _run_problem(
         limits.least_seconds(problem.flops, problem.recurrent_bytes, problem.passes),
     )
     judge = _judge(problem)
-    ready: list[tuple[Worker, float, list[float]]] = []
+    ready: list[tuple[Worker, float, float, list[float]]] = []
     for worker in workers:
         try:
-            results = worker.prepare(problem)
-            if isinstance(results, str):
+            prepared = worker.prepare(problem)
+            if isinstance(prepared, str):
                 continue  # not supported
+            results, seconds = prepared
             error = _deviation(results, judge)
             if error > problem.tolerance():
                 raise ContestantError(
                     f"results differ from float64 by {error:.2g} of their largest value, "
                     f"expected at most {problem.tolerance():.2g}"
                 )
-            ready.append((worker, error, []))
+            ready.append((worker, seconds, error, []))
         except ContestantError as failure:
             row.failures[worker.name] = str(failure)
     for turn in range(arguments.rounds):
         first = turn % max(1, len(ready))
-        for worker, _, times in ready[first:] + ready[:first]:
+        for worker, _, _, times in ready[first:] + ready[:first]:
             times += worker.burst(arguments.seconds / arguments.rounds)
-    for worker, error, times in ready:
-        row.timings[worker.name] = report.Timing.of(times, error)
+    for worker, seconds, error, times in ready:
+        row.timings[worker.name] = report.Timing.of(times, error, seconds)
     return row
 
 

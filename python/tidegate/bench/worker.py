@@ -28,15 +28,16 @@ class Worker:
 
     def __init__(self, contestant: str, threads: int) -> None:
         module = importlib.import_module(CONTESTANTS[contestant])
+        variant = contestant.partition("-")[2]
         self.contestant = contestant
-        self.name: str = module.NAME
+        self.name: str = module.NAME[variant] if variant else module.NAME
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve, args=(theirs, CONTESTANTS[contestant]), daemon=True
         )
         # A child inherits both; most libraries look at them once, when they are imported.
-        with _environment(module.environment(threads)), _cpus(threads):
+        with _environment(module.environment(threads, variant)), _cpus(threads):
             self._process.start()
         theirs.close()
 
@@ -44,8 +45,11 @@ class Worker:
         """Version of the framework, None if it is not installed."""
         return self._ask("version")
 
-    def prepare(self, problem: Problem) -> Arrays | str:
-        """Sets a problem up and returns its results, or why the contestant does not support it."""
+    def prepare(self, problem: Problem) -> tuple[Arrays, float] | str:
+        """Sets a problem up; its results and the seconds of the first call, which compiles.
+
+        If the contestant does not support it, why.
+        """
         return self._ask("prepare", problem)
 
     def burst(self, seconds: float) -> list[float]:
@@ -138,21 +142,25 @@ class _Contestant:
         except ImportError:
             return None
 
-    def prepare(self, problem: Problem) -> Arrays | str:
+    def prepare(self, problem: Problem) -> tuple[Arrays, float] | str:
         self._call = None  # the previous problem's memory
         gc.collect()
         try:
             self._call, to_numpy = self._module.prepare(problem, problem.arrays())
         except Unsupported as reason:
             return str(reason)
+        start = time.perf_counter()
         self._call()  # compiles, allocates
-        return to_numpy(self._call())
+        first = time.perf_counter() - start
+        return to_numpy(self._call()), first
 
     def burst(self, seconds: float) -> list[float]:
         call, clock = self._call, time.perf_counter
         times: list[float] = []
         gc.disable()
         try:
+            if hasattr(call, "burst"):
+                return call.burst(seconds)
             start = clock()
             call()  # back into the caches, threads awake; the only call if it takes the whole burst
             first = clock() - start

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from ..problems import STATES, Arrays, Problem
-from . import Prepared
+from . import Prepared, Unsupported
 
 NAME = "JAX"
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(threads: int, variant: str) -> dict[str, str]:
     # XLA sizes its pool by the CPUs the process may use, which the worker restricts.
     return {"JAX_PLATFORMS": "cpu"}
 
@@ -72,6 +72,8 @@ def prepare(problem: Problem, arrays: Arrays) -> Prepared:
     import jax
     import jax.numpy as jnp
 
+    if problem.task == "fit":
+        raise Unsupported("no training loop")
     step = _step(problem.cell)
     zeros = jnp.zeros((problem.shape.batch, problem.shape.units), jnp.float32)
     start = (zeros,) * STATES[problem.cell]

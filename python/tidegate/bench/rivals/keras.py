@@ -1,55 +1,44 @@
-"""Keras on TensorFlow where that is installed, else on JAX: the layer, compiled as Keras does."""
+"""Keras on each of its back ends: the layer, compiled as Keras does; `fit` of the task `fit`."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from typing import Any
 
 import numpy as np
 
 from ..problems import Arrays, Problem
 from . import Prepared, Unsupported
+from .program import Program, recurrent
 
-NAME = "Keras"
+NAME = {"jax": "Keras/JAX", "tensorflow": "Keras/TensorFlow", "torch": "Keras/PyTorch"}
 
 
-def environment(threads: int) -> dict[str, str]:
-    backend = os.environ.get("KERAS_BACKEND")
-    if backend not in ("tensorflow", "jax"):
-        backend = "tensorflow" if importlib.util.find_spec("tensorflow") else "jax"
+def environment(threads: int, variant: str) -> dict[str, str]:
     return {
-        "KERAS_BACKEND": backend,
+        "KERAS_BACKEND": variant,
         "JAX_PLATFORMS": "cpu",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": "1",
         "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
     }
 
 
 def version() -> str:
     import keras
 
-    return f"{keras.__version__} on {keras.backend.backend()}"
+    return str(keras.__version__)
 
 
 def prepare(problem: Problem, arrays: Arrays) -> Prepared:
     import keras
 
-    units, cell = problem.shape.units, problem.cell
-    if cell in ("dual_state_gru", "coupled_lstm"):
-        raise Unsupported(f"no {cell}")
+    if problem.task == "fit":
+        return Program(keras, problem, arrays), lambda loss: {"loss": np.array([loss])}
     if problem.task == "step":
         raise Unsupported("no compiled call for one step")
-    layer = {
-        "lstm": lambda: keras.layers.LSTM(units, return_sequences=True),
-        "gru": lambda: keras.layers.GRU(units, return_sequences=True),
-        "gru_reset_before": lambda: keras.layers.GRU(
-            units, return_sequences=True, reset_after=False
-        ),
-        "simple_rnn": lambda: keras.layers.SimpleRNN(units, return_sequences=True),
-    }[cell]()
+    layer = recurrent(keras.layers, problem.cell)(problem.shape.units, return_sequences=True)
     x = arrays["x"]
     model = keras.Sequential([keras.Input(x.shape[1:], batch_size=x.shape[0]), layer])
     weights = [arrays[key] for key in ("kernel", "recurrent_kernel", "bias")]
@@ -57,8 +46,8 @@ def prepare(problem: Problem, arrays: Arrays) -> Prepared:
     if problem.task == "inference":
         return lambda: model.predict_on_batch(x), lambda result: {"outputs": np.asarray(result)}
 
-    train = _train_tensorflow if keras.backend.backend() == "tensorflow" else _train_jax
-    call = train(layer, x, arrays["d_outputs"])
+    train = {"jax": _train_jax, "tensorflow": _train_tensorflow, "torch": _train_torch}
+    call = train[keras.backend.backend()](layer, x, arrays["d_outputs"])
 
     def gradients(result: Any) -> Arrays:
         outputs, d_x, d_weights = result
@@ -105,3 +94,17 @@ def _train_jax(layer: Any, x: np.ndarray, d_outputs: np.ndarray) -> Any:
         return outputs, *pull_back(upstream)
 
     return lambda: jax.block_until_ready(train(inputs, trainable, upstream))
+
+
+def _train_torch(layer: Any, x: np.ndarray, d_outputs: np.ndarray) -> Any:
+    import torch
+
+    inputs, upstream = torch.from_numpy(x).requires_grad_(True), torch.from_numpy(d_outputs)
+    leaves = [inputs, *(weight.value for weight in layer.trainable_weights)]
+
+    def train() -> Any:
+        outputs = layer(inputs, training=True)
+        d_x, *d_weights = torch.autograd.grad(outputs, leaves, upstream)
+        return outputs.detach(), d_x, d_weights
+
+    return train

@@ -20,7 +20,7 @@ _OPERATORS = {
 _STATE_NAMES = ("h", "c")
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(threads: int, variant: str) -> dict[str, str]:
     return {}
 
 
@@ -40,7 +40,7 @@ def onnx_model(problem: Problem, arrays: Arrays) -> bytes:
 
     if problem.cell not in _OPERATORS:
         raise Unsupported(f"no {problem.cell}")
-    if problem.task == "training":
+    if problem.task in ("training", "fit"):
         raise Unsupported("inference only")
     operator, order = _OPERATORS[problem.cell]
     _, batch, time, features, units = problem.shape

@@ -11,7 +11,7 @@ from .onnxruntime import onnx_model, outputs_of, step_feeds, time_major
 NAME = "OpenVINO"
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(threads: int, variant: str) -> dict[str, str]:
     return {"OPENVINO_TELEMETRY_DISABLE": "1"}
 
 

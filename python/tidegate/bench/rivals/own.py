@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,12 @@ from tidegate import _core
 
 from ..problems import Arrays, Problem
 from . import Prepared
+from .program import Program, recurrent
 
 NAME = "tidegate"
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(threads: int, variant: str) -> dict[str, str]:
     return {"TIDEGATE_NUM_THREADS": str(threads)}
 
 
@@ -31,6 +31,10 @@ def describe() -> dict[str, Any]:
 
 
 def prepare(problem: Problem, arrays: Arrays) -> Prepared:
+    if problem.task == "fit":
+        import tidegate
+
+        return Program(tidegate, problem, arrays), lambda loss: {"loss": np.array([loss])}
     x, d_outputs = arrays["x"], arrays["d_outputs"]
 
     def pack() -> _core.Recurrent:
@@ -60,16 +64,8 @@ def prepare(problem: Problem, arrays: Arrays) -> Prepared:
 def _stream(problem: Problem, arrays: Arrays) -> Any:
     from tidegate import Sequential, layers
 
-    units, dtype = problem.shape.units, arrays["x"].dtype.name
-    make: dict[str, Any] = {
-        "lstm": layers.LSTM,
-        "gru": layers.GRU,
-        "gru_reset_before": partial(layers.GRU, reset_after=False),
-        "simple_rnn": layers.SimpleRNN,
-        "dual_state_gru": layers.DualStateGRU,
-        "coupled_lstm": layers.CoupledLSTM,
-    }
-    layer = make[problem.cell](units, dtype=dtype)
+    dtype = arrays["x"].dtype.name
+    layer = recurrent(layers, problem.cell)(problem.shape.units, dtype=dtype)
     model = Sequential([layers.Input((None, problem.shape.features), dtype=dtype), layer])
     layer.set_weights([arrays[key] for key in ("kernel", "recurrent_kernel", "bias")])
     return model.stream(problem.shape.batch)

@@ -14,7 +14,7 @@ NAME = "PyTorch"
 _ORDER = {"lstm": (0, 1, 2, 3), "gru": (1, 0, 2), "simple_rnn": (0,)}
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(threads: int, variant: str) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
 
@@ -29,6 +29,8 @@ def prepare(problem: Problem, arrays: Arrays) -> Prepared:
 
     if problem.cell not in _ORDER:
         raise Unsupported(f"no {problem.cell}")
+    if problem.task == "fit":
+        raise Unsupported("no training loop")
     torch.set_num_threads(problem.threads)
     order = _ORDER[problem.cell]
     step = problem.task == "step"
