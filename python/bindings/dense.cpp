@@ -130,9 +130,8 @@ void bind_dense(py::module_& m) {
                    ? backward<float>(x, kernel, d_outputs, inputs, bias)
                    : backward<double>(x, kernel, d_outputs, inputs, bias);
       },
-      py::arg("x"), py::arg("kernel"), py::arg("d_outputs"), py::kw_only(),
-      py::arg("inputs") = true, py::arg("bias") = true,
-      "Gradients of a dense layer: a dict with inputs, kernel, bias.");
+      py::arg("x"), py::arg("kernel"), py::arg("d_outputs"), py::arg("inputs") = true,
+      py::arg("bias") = true, "Gradients of a dense layer: a dict with inputs, kernel, bias.");
   m.def("activations", &activations, "Names of the elementwise activations.");
   m.def(
       "activation",

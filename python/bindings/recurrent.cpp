@@ -364,7 +364,7 @@ void bind_recurrent(py::module_& m) {
         name,
         [call](const ContextBase& self, const py::object& d_outputs, const py::object& d_states,
                bool inputs) { return call(self.backward(d_outputs, d_states, inputs)); },
-        py::arg("d_outputs") = py::none(), py::arg("d_states") = py::none(), py::kw_only(),
+        py::arg("d_outputs") = py::none(), py::arg("d_states") = py::none(),
         py::arg("inputs") = true,
         "A dict with the gradients: inputs, kernel, recurrent_kernel, bias, initial_state.");
   };
@@ -404,7 +404,7 @@ void bind_recurrent(py::module_& m) {
                                    training));
         },
         py::arg("x"), py::arg("initial_state") = py::none(), py::arg("mask") = py::none(),
-        py::kw_only(), py::arg("return_sequences") = true, py::arg("go_backwards") = false,
+        py::arg("return_sequences") = true, py::arg("go_backwards") = false,
         py::arg("zero_output_for_mask") = false, py::arg("input_dropout") = py::none(),
         py::arg("recurrent_dropout") = py::none());
   };

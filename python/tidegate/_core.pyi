@@ -43,7 +43,6 @@ class Recurrent:
         x: Array,
         initial_state: Sequence[Array] | None = None,
         mask: Array | None = None,
-        *,
         return_sequences: bool = True,
         go_backwards: bool = False,
         zero_output_for_mask: bool = False,
@@ -55,7 +54,6 @@ class Recurrent:
         x: Array,
         initial_state: Sequence[Array] | None = None,
         mask: Array | None = None,
-        *,
         return_sequences: bool = True,
         go_backwards: bool = False,
         zero_output_for_mask: bool = False,
@@ -68,7 +66,6 @@ class Recurrent:
         x: Array,
         initial_state: Sequence[Array] | None = None,
         mask: Array | None = None,
-        *,
         return_sequences: bool = True,
         go_backwards: bool = False,
         zero_output_for_mask: bool = False,
@@ -80,7 +77,6 @@ class Recurrent:
         x: Array,
         initial_state: Sequence[Array] | None = None,
         mask: Array | None = None,
-        *,
         return_sequences: bool = True,
         go_backwards: bool = False,
         zero_output_for_mask: bool = False,
@@ -93,14 +89,12 @@ class Context:
         self,
         d_outputs: Array | None = None,
         d_states: Sequence[Array | None] | None = None,
-        *,
         inputs: bool = True,
     ) -> Gradients: ...
     def prepare_backward(
         self,
         d_outputs: Array | None = None,
         d_states: Sequence[Array | None] | None = None,
-        *,
         inputs: bool = True,
     ) -> Call[Gradients]: ...
 
@@ -113,7 +107,7 @@ class Dense:
     def forward(self, x: Array) -> Array: ...
 
 def dense_backward(
-    x: Array, kernel: Array, d_outputs: Array, *, inputs: bool = True, bias: bool = True
+    x: Array, kernel: Array, d_outputs: Array, inputs: bool = True, bias: bool = True
 ) -> DenseGradients: ...
 def activation(name: str, x: Array) -> Array: ...
 def softmax(x: Array) -> Array: ...

@@ -151,8 +151,8 @@ def _terms(
     given = np.asarray(y_pred)
     if dtype is None:
         dtype = given.dtype if given.dtype.kind == "f" else "float32"
-    predictions = given.astype(dtype, copy=False)
-    targets, predictions = same_rank(np.asarray(y_true).astype(dtype, copy=False), predictions)
+    predictions = np.asarray(given, dtype)
+    targets, predictions = same_rank(np.asarray(y_true, dtype), predictions)
     values, backward, mask = function(targets, predictions, *args, **settings)
     if predictions.shape == given.shape:
         return Terms(values, backward, mask)
@@ -561,7 +561,8 @@ class Loss:
         divisor = _divisor(self.reduction, weighted, weights)
         scale = 1.0 / divisor if divisor else 0.0
         if factors is None:
-            d_values = np.full(values.shape, scale, values.dtype)
+            d_values = np.empty(values.shape, values.dtype)
+            d_values.fill(scale)
         else:
             full = np.broadcast_to(factors * scale, weighted.shape)
             if weighted.ndim > values.ndim:
@@ -571,7 +572,7 @@ class Loss:
         given = np.asarray(y_pred).dtype
         if given.kind == "f":
             gradient = gradient.astype(given, copy=False)
-        return float(weighted.sum()) * scale, gradient
+        return float(np.add.reduce(weighted, axis=None)) * scale, gradient
 
     def _masked_terms(self, y_true: Any, y_pred: Any, mask: Any) -> Terms:
         if mask is None:

@@ -20,6 +20,7 @@ from .layers.base import (
     deserialize,
     serialize,
     standard_shape,
+    weights_of,
 )
 from .layers.basic import InputLayer
 from .layers.embedding import Embedding
@@ -63,8 +64,8 @@ class _Step:
     """What a training step needs to know of the model, found out once and not in every step."""
 
     def __init__(self, model: Sequential) -> None:
-        self.variables = model.trainable_weights
-        self.all_variables = model.weights
+        walk = list(model._walk())
+        self.all_variables, self.variables = weights_of(walk)
         self.regularized = [v for v in self.variables if v.regularizer is not None]
         for variable in self.regularized:
             if not hasattr(variable.regularizer, "gradient"):
@@ -72,7 +73,7 @@ class _Step:
                     f"Variable '{variable.path}': expected a regularizer with a method "
                     f"`gradient(value)` for training, got {variable.regularizer!r}"
                 )
-        self.layers = model._flatten_layers()
+        self.layers = [layer for layer, _ in walk]
         self.first_trainable = model._first_trainable()
 
 

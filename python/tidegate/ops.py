@@ -77,7 +77,7 @@ def as_array(value: Any, dtype: Any, subject: str) -> Array:
         TypeError: It is not numeric.
         ValueError: It is not an array at all.
     """
-    if type(value) is np.ndarray and value.dtype == dtype and value.flags.c_contiguous:
+    if type(value) is np.ndarray and value.dtype is dtype and value.flags.c_contiguous:
         return value
     try:
         array = np.asarray(value)

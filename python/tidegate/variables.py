@@ -130,14 +130,16 @@ class Variable(NDArrayOperatorsMixin):
         Raises:
             ValueError: `gradient` does not have this variable's shape.
         """
-        new = np.asarray(gradient, self.dtype)
-        if new.shape != self.shape:
+        data = self._data
+        if type(gradient) is not np.ndarray or gradient.dtype is not data.dtype:
+            gradient = np.asarray(gradient, data.dtype)
+        if gradient.shape != data.shape:
             raise ValueError(
                 f"Variable {self.path!r}: expected a gradient of shape {self.shape}, "
-                f"got shape {new.shape}"
+                f"got shape {gradient.shape}"
             )
         # Never in place: the first gradient may be an array that its sender uses further.
-        self.gradient = new if self.gradient is None else self.gradient + new
+        self.gradient = gradient if self.gradient is None else self.gradient + gradient
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy:

@@ -486,42 +486,39 @@ class Layer:
 
     def _sublayers(self) -> list[Layer]:
         """The layers in this one's attributes, in the order in which these were first set."""
-        found: list[Layer] = []
-        for value in self.__dict__.values():
-            if isinstance(value, Layer):
-                found.append(value)
-            elif isinstance(value, list | tuple | dict):
-                found.extend(leaf for leaf in flatten(value) if isinstance(leaf, Layer))
-        return list(dict.fromkeys(found))
+        found: dict[Layer, None] = {}
+        _find_layers(self.__dict__.values(), found)
+        return list(found)
+
+    def _walk(self, trainable: bool = True) -> Iterator[tuple[Layer, bool]]:
+        """This layer and all inside it, each with whether its weights are to be updated."""
+        trainable = trainable and self._trainable
+        yield self, trainable
+        for layer in self._sublayers():
+            yield from layer._walk(trainable)
 
     def _flatten_layers(self) -> list[Layer]:
         """This layer and all inside it."""
-        return [self, *(inner for layer in self._sublayers() for inner in layer._flatten_layers())]
+        return [layer for layer, _ in self._walk()]
 
     def _variables_here(self) -> list[Variable]:
         attributes = [v for v in self.__dict__.values() if isinstance(v, Variable)]
-        own = list(dict.fromkeys([*self._own_weights, *attributes]))
+        own = list(dict.fromkeys(self._own_weights + attributes))
+        if all(variable.trainable for variable in own):
+            return own
         return sorted(own, key=lambda variable: not variable.trainable)  # stable: trainable first
 
     @property
     def weights(self) -> list[Variable]:
         """All variables of this layer and those inside it."""
-        found = self._variables_here()
-        for layer in self._sublayers():
-            found.extend(layer.weights)
-        return list(dict.fromkeys(found))
+        return weights_of(self._walk())[0]
 
     variables = weights
 
     @property
     def trainable_weights(self) -> list[Variable]:
         """The variables that optimizers update."""
-        if not self._trainable:
-            return []
-        found = [variable for variable in self._variables_here() if variable.trainable]
-        for layer in self._sublayers():
-            found.extend(layer.trainable_weights)
-        return list(dict.fromkeys(found))
+        return weights_of(self._walk())[1]
 
     trainable_variables = trainable_weights
 
@@ -629,14 +626,16 @@ class Layer:
         """
         if "built" not in self.__dict__:
             self._complain_about_init()
-        signature = call_signature(type(self))
+        signature = _signatures.get(type(self)) or call_signature(type(self))
         if not args:
             if signature.first is None or signature.first not in kwargs:
                 raise TypeError(
                     f"Layer '{self.name}': expected the argument `{signature.first}`, got none"
                 )
             args = (kwargs.pop(signature.first),)
-        inputs = map_arrays(self._convert, args[0])
+        inputs = args[0]
+        if type(inputs) is not np.ndarray or inputs.dtype is not self._dtype:
+            inputs = map_arrays(self._convert, inputs)
         if isinstance(inputs, np.ndarray):
             self._check_rank(inputs.shape)
         if not self.built:
@@ -740,6 +739,35 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+# What most attributes are, and no layer is or holds.
+_PLAIN = frozenset((type(None), bool, int, float, str, Variable, np.ndarray))
+
+
+def _find_layers(values: Iterable[Any], found: dict[Layer, None]) -> None:
+    """Adds the layers among `values`, and those in lists, tuples and dicts among these."""
+    for value in values:
+        if type(value) in _PLAIN:
+            continue
+        if isinstance(value, Layer):
+            found[value] = None
+        elif isinstance(value, dict):
+            _find_layers(value.values(), found)
+        elif isinstance(value, list | tuple):
+            _find_layers(value, found)
+
+
+def weights_of(walk: Iterable[tuple[Layer, bool]]) -> tuple[list[Variable], list[Variable]]:
+    """All variables of the layers that `Layer._walk` gives, and those to be updated."""
+    found: dict[Variable, None] = {}
+    trainable: dict[Variable, None] = {}
+    for layer, is_trainable in walk:
+        for variable in layer._variables_here():
+            found[variable] = None
+            if is_trainable and variable.trainable:
+                trainable[variable] = None
+    return list(found), list(trainable)
 
 
 def _plain_arguments(cls: type, args: Any, kwargs: Any) -> dict[str, Any]:

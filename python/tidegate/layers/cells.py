@@ -171,6 +171,11 @@ class _PythonTape:
 # ---- The built-in cells -------------------------------------------------------------------------
 
 
+def _fits(x: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether the engine takes x as it is, or copies it itself where it is not contiguous."""
+    return type(x) is np.ndarray and x.dtype is dtype
+
+
 class EngineTape:
     """One run of a built-in cell, with the dropout factors it used."""
 
@@ -182,12 +187,12 @@ class EngineTape:
         self, d_outputs: Any, d_states: Any, inputs: bool = True
     ) -> tuple[Array | None, list[Array]]:
         arguments = self.prepare(d_outputs, d_states)
-        return self.finish(self.context.backward(*arguments, inputs=inputs))
+        return self.finish(self.context.backward(*arguments, inputs))
 
     def prepare(self, d_outputs: Any, d_states: Any) -> tuple[Any, Any]:
         """Both as the engine takes them."""
         cell = self.cell
-        if d_outputs is not None:
+        if d_outputs is not None and not _fits(d_outputs, cell._dtype):
             d_outputs = as_array(d_outputs, cell._dtype, f"{cell.name} d_outputs")
         if d_states is not None:
             d_states = [
@@ -348,10 +353,10 @@ class BuiltinCell(Layer):
         subject: str,
     ) -> tuple[Array, list[Array], EngineTape | None]:
         """Runs over the sequence x (batch, time, features); see `run_cell`."""
-        arguments, options, factors = self._prepare_run(x, states, mask, training, options, subject)
+        arguments, factors = self._prepare_run(x, states, mask, training, options, subject)
         engine = self._engine()
         forward = engine.forward_training if training else engine.forward
-        return self._finish_run(forward(*arguments, **options), factors)
+        return self._finish_run(forward(*arguments), factors)
 
     def _prepare_run(
         self,
@@ -361,23 +366,30 @@ class BuiltinCell(Layer):
         training: bool,
         options: dict[str, Any],
         subject: str,
-    ) -> tuple[tuple[Any, ...], dict[str, Any], Array | None]:
+    ) -> tuple[tuple[Any, ...], Array | None]:
         """The engine's arguments for `run`, and the factors of the inputs that are in them."""
-        x = as_array(x, self._dtype, f"{subject} inputs")
-        check_sequences(x, self.kernel.shape[0], f"{subject} inputs")
-        states = as_states(
-            states, self._states, (len(x), self.units), self._dtype, f"{subject} initial_state"
+        if not _fits(x, self._dtype):
+            x = as_array(x, self._dtype, f"{subject} inputs")
+        if x.ndim != 3 or x.shape[2] != self.kernel._data.shape[0] or x.shape[1] == 0:
+            check_sequences(x, self.kernel.shape[0], f"{subject} inputs")
+        if states is not None:
+            states = as_states(
+                states, self._states, (len(x), self.units), self._dtype, f"{subject} initial_state"
+            )
+        factors = input_dropout = recurrent = None
+        if training and (self.dropout > 0 or self.recurrent_dropout > 0):
+            inputs, recurrent = self._dropout_factors(len(x))
+            if inputs is not None and len(inputs) == 1:
+                factors = inputs[0]
+                x = x * factors
+            elif inputs is not None:
+                input_dropout = inputs[:, :, 0]
+        # By position: names cost the engine more to look up than a small step takes.
+        arguments = (
+            *(x, states, mask, options["return_sequences"], options["go_backwards"]),
+            *(options["zero_output_for_mask"], input_dropout, recurrent),
         )
-        if not training:
-            return (x, states, mask), options, None
-        inputs, recurrent = self._dropout_factors(len(x))
-        factors = None
-        if inputs is not None and len(inputs) == 1:
-            factors = inputs[0]
-            x = x * factors
-        elif inputs is not None:
-            options = {**options, "input_dropout": inputs[:, :, 0]}
-        return (x, states, mask), {**options, "recurrent_dropout": recurrent}, factors
+        return arguments, factors
 
     def _finish_run(
         self, result: Any, factors: Array | None

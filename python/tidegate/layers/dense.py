@@ -128,7 +128,10 @@ class Dense(Layer):
                 f"Layer '{self.name}' inputs: expected shape (batch, ..., {features}), "
                 f"got {inputs.shape}"
             )
-        x = as_array(inputs, self._dtype, f"Layer '{self.name}' inputs").reshape(-1, features)
+        x = inputs
+        if x.dtype is not self._dtype:
+            x = as_array(inputs, self._dtype, f"Layer '{self.name}' inputs")
+        x = x.reshape(-1, features)
         linear = self._engine().forward(x)
         if training:
             self._saved = (x, linear, inputs.shape)
@@ -141,14 +144,12 @@ class Dense(Layer):
         """The gradient of the inputs of the latest call with `training=True`."""
         assert self.kernel is not None
         x, linear, shape = self._get_saved()
-        d = as_array(d_outputs, self._dtype, f"Layer '{self.name}' d_outputs")
+        d = d_outputs
+        if type(d) is not np.ndarray or d.dtype is not self._dtype:
+            d = as_array(d_outputs, self._dtype, f"Layer '{self.name}' d_outputs")
         d = activation_backward(self, linear, d.reshape(linear.shape))
         gradients = _core.dense_backward(
-            x,
-            self.kernel.value,
-            d,
-            inputs=self._needs_input_gradient,
-            bias=self.bias is not None,
+            x, self.kernel._view, d, self._needs_input_gradient, self.bias is not None
         )
         self.kernel.add_gradient(gradients["kernel"])
         if self.bias is not None:

@@ -170,7 +170,9 @@ class RNN(Layer):
                 f"Layer '{self.name}': expected at least one time step, got {sequences.shape}"
             )
         subject = f"Layer '{self.name}'"
-        x = as_array(sequences, self._dtype, f"{subject} inputs")
+        x = sequences
+        if type(x) is not np.ndarray or x.dtype is not self._dtype:
+            x = as_array(sequences, self._dtype, f"{subject} inputs")
         if mask is not None:
             mask = as_mask(mask, x.shape[:2], f"{subject} mask")
         if self.stateful:
@@ -286,10 +288,10 @@ def call_both(
     calls, factors = [], []
     for layer, state in zip(layers, initial_states, strict=True):
         run = layer._run_arguments(sequences, state, mask, training)
-        arguments, options, own_factors = layer.cell._prepare_run(*run)
+        arguments, own_factors = layer.cell._prepare_run(*run)
         engine = layer.cell._engine()
         prepare = engine.prepare_forward_training if training else engine.prepare_forward
-        calls.append(prepare(*arguments, **options))
+        calls.append(prepare(*arguments))
         factors.append(own_factors)
     return [
         layer._finish(layer.cell._finish_run(result, own_factors), training)
@@ -302,7 +304,7 @@ def backward_both(layers: tuple[RNN, RNN], d_outputs: Any) -> list[Any]:
     tapes = [layer._get_saved() for layer in layers]
     calls = [
         tape.context.prepare_backward(
-            *tape.prepare(*layer._split_gradients(d)), inputs=layer._needs_input_gradient
+            *tape.prepare(*layer._split_gradients(d)), layer._needs_input_gradient
         )
         for layer, tape, d in zip(layers, tapes, d_outputs, strict=True)
     ]

@@ -6,6 +6,7 @@ Beside the arguments listed, each takes those of `Optimizer` by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -184,9 +185,9 @@ class Adam(Optimizer):
 
     def _coefficients(self, step: int, rate: Any) -> tuple[Any, ...]:
         real = type(rate)
-        rest_1 = 1 - np.power(real(self.beta_1), real(step))
-        rest_2 = 1 - np.power(real(self.beta_2), real(step))
-        alpha = rate * np.sqrt(rest_2) / rest_1
+        rest_1 = 1 - real(self.beta_1) ** real(step)
+        rest_2 = 1 - real(self.beta_2) ** real(step)
+        alpha = rate * real(math.sqrt(rest_2)) / rest_1
         return (alpha, 1 - self.beta_1, 1 - self.beta_2, self.epsilon)
 
     def get_config(self) -> dict[str, Any]:

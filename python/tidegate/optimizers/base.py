@@ -396,9 +396,11 @@ class Optimizer:
         arrays: list[Array | None] = []
         for gradient, variable in zip(gradients, variables, strict=True):
             if gradient is not None:
-                subject = f"optimizer {self.name!r} gradient of {variable.path!r}"
-                gradient = as_array(gradient, variable.dtype, subject)
-                if gradient.shape != variable.shape:
+                data = variable._data
+                if type(gradient) is not np.ndarray or gradient.dtype is not data.dtype:
+                    subject = f"optimizer {self.name!r} gradient of {variable.path!r}"
+                    gradient = as_array(gradient, data.dtype, subject)
+                if gradient.shape != data.shape:
                     raise ValueError(
                         f"optimizer {self.name!r}: expected a gradient of shape {variable.shape} "
                         f"for {variable.path!r}, got shape {gradient.shape}"
@@ -413,10 +415,10 @@ class Optimizer:
                 found[position] = array
         else:
             found = arrays
-        missing = [v.path for g, v in zip(arrays, variables, strict=True) if g is None]
-        if len(missing) == len(variables):
-            raise ValueError("No gradients provided for any variable.")
-        if missing:
+        if any(array is None for array in arrays):
+            missing = [v.path for g, v in zip(arrays, variables, strict=True) if g is None]
+            if len(missing) == len(variables):
+                raise ValueError("No gradients provided for any variable.")
             warnings.warn(
                 f"Gradients do not exist for variables {missing} when minimizing the loss. If "
                 "using `model.compile()`, did you forget to provide a `loss` argument?",
