@@ -314,7 +314,10 @@ class Batches:
 
     def _slice(self, rows: Any) -> Batch:
         assert self._arrays is not None
-        x, y, weight = (None if a is None else a[rows] for a in self._arrays)
+        if isinstance(rows, slice):
+            x, y, weight = (None if a is None else a[rows] for a in self._arrays)
+        else:  # take is a third of indexing where rows are short
+            x, y, weight = (None if a is None else a.take(rows, axis=0) for a in self._arrays)
         return x, y, weight
 
 
