@@ -151,9 +151,10 @@ struct CellKernels {
   void (*forward)(const ForwardArgs<T>&, int thread, int threads, Barrier*);
   void (*backward)(const BackwardArgs<T>&, int thread, int threads, Barrier*);
   // One step of one row, nothing but arithmetic: x (features), state in and out (may not alias),
-  // output (units).
+  // output (units); units in ascending order, or backwards, as steps in turn should (the same
+  // bits).
   void (*step)(const ForwardArgs<T>&, const T* x, const T* const* state, T* const* new_state,
-               T* output);
+               T* output, bool backwards);
   // Packing. Sources are row-major as the user gives them; slices [first, last) of the panels, for
   // parallel packing.
   int64_t (*packed_kernel_size)(int64_t rows, int64_t units);

@@ -442,7 +442,13 @@ void Recurrent<T>::Impl::forward(const ForwardCall<T>* calls, int count, Poll po
   if (count == 1 && work[0].batch == 0) return;
   const Plan plan = count == 1 ? tidegate::plan(work[0]) : tidegate::plan(work[0], work[1]);
   if (plan.threads == 0) {
-    for (int i = 0; i < count; ++i) forward(calls + i, 1, poll);
+    forward(calls, 1, poll);
+    try {
+      forward(calls + 1, 1, poll);
+    } catch (...) {  // both or neither
+      if (calls[0].context) *calls[0].context = {};
+      throw;
+    }
     return;
   }
   ForwardJob jobs[kMostGroups];
@@ -614,9 +620,9 @@ void Recurrent<T>::step(const T* x, T* memory, int64_t batch, T* output) const n
     ForwardArgs<T> a = m.prepared_weights;
     a.reset_state = memory + m.single_scratch();
     a.saved = a.reset_state + m.row;
-    m.cell.step(a, x, state, new_state, output);
+    m.cell.step(a, x, state, new_state, output, now != 0);
   } else {
-    m.cell.step(m.prepared_weights, x, state, new_state, output);
+    m.cell.step(m.prepared_weights, x, state, new_state, output, now != 0);
   }
   memory[0] = static_cast<T>(1 - now);
 }

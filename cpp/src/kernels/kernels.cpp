@@ -1,10 +1,12 @@
 // The only translation unit that is compiled once per instruction set and scalar type: fills the
 // table of kernels. See README.md for the rules of this folder.
+#include "backward.hpp"
 #include "cell_includes.hpp"  // generated: every cells/*.hpp
 #include "dense.hpp"
+#include "forward.hpp"
 #include "optimizer.hpp"
 #include "probe.hpp"
-#include "sequence.hpp"
+#include "step.hpp"
 
 namespace tidegate {
 namespace TIDEGATE_ISA_NS {
@@ -24,11 +26,11 @@ void backward(const BackwardArgs<Scalar>& g, int thread, int threads, Barrier* b
 
 template <class Cell>
 void step(const ForwardArgs<Scalar>& a, const Scalar* x, const Scalar* const* state,
-          Scalar* const* new_state, Scalar* output) {
+          Scalar* const* new_state, Scalar* output, bool backwards) {
   if (default_activations(a))
-    step_row<Cell, DefaultActivations, Scalar>(a, x, state, new_state, output);
+    step_row<Cell, DefaultActivations, Scalar>(a, x, state, new_state, output, backwards);
   else
-    step_row<Cell, NamedActivations, Scalar>(a, x, state, new_state, output);
+    step_row<Cell, NamedActivations, Scalar>(a, x, state, new_state, output, backwards);
 }
 
 template <class Cell>
