@@ -19,7 +19,8 @@ def run(binary, *options):
 
 def main(binary, names=r"^(lstm|gru)/", repetitions="9"):
     listed = run(binary, "--benchmark_list_tests", f"--benchmark_filter={names}").splitlines()
-    pairs = [name for name in listed if name.replace("/real_time", "/onednn/real_time") in listed]
+    rivals = {name for name in listed if "/onednn/" in name}
+    pairs = [name for name in listed if name.replace("/real_time", "/onednn/real_time") in rivals]
     if not pairs:
         sys.exit(f"onednn.py: expected pairs of benchmarks that match `{names}`, got none")
     columns = ["cell", "task", "shape", "threads", "tidegate us", "oneDNN us", "ratio"]

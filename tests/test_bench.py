@@ -129,12 +129,18 @@ def test_work_is_counted_as_documented():
     assert row.best_rival == "A"
 
 
-def test_command_writes_table_json_and_plot(tmp_path, capsys):
+def test_command_writes_tables_json_and_plot(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    report, plot = tmp_path / "bench.json", tmp_path / "bench.svg"
+    report, plot, tables = (tmp_path / f"bench.{end}" for end in ("json", "svg", "md"))
     options = ["--quick", "--shapes", "article,step-8", "--cells", "lstm", "--threads", "1"]
     options += ["--seconds", "0.02", "--rounds", "2", "--rivals", "none"]
-    assert main([*options, "--json", str(report), "--plot", str(plot)]) == 0
+    options += ["--json", str(report), "--plot", str(plot), "--markdown", str(tables)]
+    assert main(options) == 0
+    lines = tables.read_text().splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("#")] == [
+        f"### {task}" for task in TASKS
+    ]
+    assert sum(line.startswith("| lstm |") for line in lines) == len(TASKS)
     shown = capsys.readouterr().out
     assert "FMA peak" in shown
     saved = json.loads(report.read_text())

@@ -1,14 +1,14 @@
-"""Results as a table for the terminal, as JSON and as a plot."""
+"""Results as a table for the terminal, as Markdown, as JSON and as a plot."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -68,8 +68,16 @@ def microseconds(seconds: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
-def print_tables(console: Console, rows: list[Row], names: list[str]) -> None:
-    """A table per task (microseconds, times tidegate's in brackets) and the pooled ratios."""
+class _Table(NamedTuple):
+    title: str
+    caption: str
+    headings: tuple[str, ...]
+    rows: list[list[str]]
+    pooled: str
+
+
+def _tables(rows: list[Row], names: list[str]) -> Iterator[_Table]:
+    """A table per task: microseconds, times tidegate's in brackets, and the pooled ratios."""
     rivals = [name for name in names if name != OWN]
     for task, meaning in TASKS.items():
         chosen = sorted((row for row in rows if row.problem.task == task), key=_order)
@@ -79,22 +87,39 @@ def print_tables(console: Console, rows: list[Row], names: list[str]) -> None:
             r for r in rivals if any(r in row.timings or r in row.failures for row in chosen)
         ]
         first = "; first epoch" if task == "fit" else ""
-        table = Table(
-            title=f"{task}: {meaning}",
-            caption=f"median us (times tidegate's){first}",
-            title_justify="left",
+        yield _Table(
+            f"{task}: {meaning}",
+            f"median us (times tidegate's){first}",
+            ("cell", "shape", "threads", OWN, "+- %", "GFLOP/s", "% of limit", *present),
+            [_cells(row, present) for row in chosen],
+            _pooled(chosen, present),
         )
-        table.add_column("cell", no_wrap=True)
-        table.add_column("shape", no_wrap=True)
-        for heading in ("threads", OWN, "+- %", "GFLOP/s", "% of limit", *present):
-            table.add_column(heading, justify="right")
-        for row in chosen:
-            table.add_row(*_cells(row, present))
-        console.print(table)
-        console.print(_pooled(chosen, present), style="bold")
+
+
+def print_tables(console: Console, rows: list[Row], names: list[str]) -> None:
+    """The tables, for a terminal, and who failed."""
+    for table in _tables(rows, names):
+        shown = Table(title=table.title, caption=table.caption, title_justify="left")
+        for index, heading in enumerate(table.headings):
+            shown.add_column(heading, no_wrap=index < 2, justify="left" if index < 2 else "right")
+        for cells in table.rows:
+            shown.add_row(*cells)
+        console.print(shown)
+        console.print(table.pooled, style="bold")
     for row in rows:
         for name, failure in row.failures.items():
             console.print(f"{name}, {_label(row)}: {failure.strip()}", style="red", markup=False)
+
+
+def write_markdown(path: Path, rows: list[Row], names: list[str]) -> None:
+    """The tables, for a document."""
+    lines = []
+    for table in _tables(rows, names):
+        lines += [f"### {table.title}", "", f"Columns: {table.caption}.", ""]
+        for cells in (table.headings, ["---"] * len(table.headings), *table.rows):
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", f"{table.pooled}.", ""]
+    path.write_text("\n".join(lines).replace("[bold]", "**").replace("[/bold]", "**"))
 
 
 def _order(row: Row) -> tuple[int, int, int]:

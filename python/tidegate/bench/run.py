@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seconds", type=float, default=1.0, help="per contestant and problem (default: 1)")
     add("--rounds", type=int, default=5, help="turns that the seconds are split into (default: 5)")
+    add("--markdown", type=Path, metavar="FILE", help="write the tables")
     add("--json", type=Path, metavar="FILE", help="write all results")
     add("--plot", type=Path, metavar="FILE", help="write a plot (.png, .svg, .pdf)")
     add("--list", action="store_true", help="list shapes, cells, tasks and rivals")
@@ -200,6 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "limits": limits_found,
         "seconds": arguments.seconds,
     }
+    if arguments.markdown:
+        report.write_markdown(arguments.markdown, rows, names)
     if arguments.json:
         report.write_json(arguments.json, rows, header)
     if arguments.plot:
