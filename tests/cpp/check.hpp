@@ -2,8 +2,8 @@
 //
 //   TEST(name) { CHECK(a == b); CHECK_NEAR(x, y, 1e-6); CHECK_THROWS(Error, f()); }
 //
-// Every test file is a program of its own: it runs all of its tests, or those whose name contains its
-// first argument, and exits with 1 if a check failed.
+// Every test file is a program of its own: it runs all of its tests, or those whose name contains
+// its first argument, and exits with 1 if a check failed.
 #pragma once
 
 #include <cmath>
@@ -38,38 +38,38 @@ inline void fail(const char* file, int line, const std::string& what) {
 
 }  // namespace check
 
-#define TEST(name)                                                      \
-  static void test_##name();                                            \
+#define TEST(name)                                                          \
+  static void test_##name();                                                \
   static const check::Registration registration_##name(#name, test_##name); \
   static void test_##name()
 
-#define CHECK(...)                                                  \
-  do {                                                              \
+#define CHECK(...)                                                                 \
+  do {                                                                             \
     if (!(__VA_ARGS__)) check::fail(__FILE__, __LINE__, "expected " #__VA_ARGS__); \
   } while (false)
 
 // Both values, so that a failure can be judged; a NaN on one side fails.
-#define CHECK_NEAR(actual, expected, tolerance)                                              \
-  do {                                                                                       \
-    const double check_a = (actual), check_e = (expected), check_t = (tolerance);            \
-    if (!(std::abs(check_a - check_e) <= check_t)) {                                         \
-      std::ostringstream check_s;                                                            \
-      check_s.precision(17);                                                                 \
+#define CHECK_NEAR(actual, expected, tolerance)                                                   \
+  do {                                                                                            \
+    const double check_a = (actual), check_e = (expected), check_t = (tolerance);                 \
+    if (!(std::abs(check_a - check_e) <= check_t)) {                                              \
+      std::ostringstream check_s;                                                                 \
+      check_s.precision(17);                                                                      \
       check_s << #actual << ": expected " << check_e << " +- " << check_t << ", got " << check_a; \
-      check::fail(__FILE__, __LINE__, check_s.str());                                        \
-    }                                                                                        \
+      check::fail(__FILE__, __LINE__, check_s.str());                                             \
+    }                                                                                             \
   } while (false)
 
-#define CHECK_THROWS(exception, ...)                                                     \
-  do {                                                                                   \
-    bool check_thrown = false;                                                           \
-    try {                                                                                \
-      __VA_ARGS__;                                                                       \
-    } catch (const exception&) {                                                         \
-      check_thrown = true;                                                               \
-    }                                                                                    \
-    if (!check_thrown)                                                                   \
-      check::fail(__FILE__, __LINE__, "expected " #exception " from " #__VA_ARGS__);     \
+#define CHECK_THROWS(exception, ...)                                                 \
+  do {                                                                               \
+    bool check_thrown = false;                                                       \
+    try {                                                                            \
+      __VA_ARGS__;                                                                   \
+    } catch (const exception&) {                                                     \
+      check_thrown = true;                                                           \
+    }                                                                                \
+    if (!check_thrown)                                                               \
+      check::fail(__FILE__, __LINE__, "expected " #exception " from " #__VA_ARGS__); \
   } while (false)
 
 int main(int argc, char** argv) {

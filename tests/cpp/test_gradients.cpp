@@ -1,5 +1,5 @@
-// Backward through the public C++ API, against central differences of its own forward. What the cells compute is judged
-// by the Python tests and their NumPy twin.
+// Backward through the public C++ API, against central differences of its own forward. What the
+// cells compute is judged by the Python tests and their NumPy twin.
 #include <random>
 
 #include "check.hpp"
@@ -48,8 +48,8 @@ struct Problem {
   }
 
   Layer layer() const {
-    return Layer(cell.name, features, units, kernel.data(), recurrent_kernel.data(), bias.data(), activation,
-                 recurrent_activation);
+    return Layer(cell.name, features, units, kernel.data(), recurrent_kernel.data(), bias.data(),
+                 activation, recurrent_activation);
   }
 
   void forward(const Layer& layer, tidegate::Context<double>* context = nullptr) {
@@ -114,7 +114,8 @@ struct Problem {
       const double tolerance = 1e-7 * (1 + std::abs(numeric));
       CHECK_NEAR(gradient[i], numeric, tolerance);
       if (!(std::abs(gradient[i] - numeric) <= tolerance))
-        std::printf("  of %s[%zu], %s, %d units\n", what, i, cell.name.c_str(), static_cast<int>(units));
+        std::printf("  of %s[%zu], %s, %d units\n", what, i, cell.name.c_str(),
+                    static_cast<int>(units));
     }
   }
 
@@ -182,7 +183,8 @@ TEST(dense_agrees_with_its_definition) {
   const Doubles b = random_doubles(units, 3), d_y = random_doubles(n * units, 4);
   Doubles y(n * units), d_x(x.size()), d_w(w.size()), d_b(b.size());
   tidegate::Dense<double>(features, units, w.data(), b.data()).forward(x.data(), n, y.data());
-  tidegate::dense_backward(x.data(), w.data(), d_y.data(), n, features, units, d_x.data(), d_w.data(), d_b.data());
+  tidegate::dense_backward(x.data(), w.data(), d_y.data(), n, features, units, d_x.data(),
+                           d_w.data(), d_b.data());
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < units; ++j) {
       double sum = b[j];
