@@ -251,12 +251,14 @@ __attribute__((noinline)) V partial_row(const typename V::scalar* from, int n) {
   return V::load_partial(from, n);
 }
 
+// Out of line: one copy a vector type, not one a cell.
 // dst[k][c] = src[c][k] for k < rows, c < columns; zeros for the other c < nv * V and for k in
 // [rows, padded_rows).
 template <class V>
-TIDEGATE_INLINE void pack_block_transposed(const typename V::scalar* src, int64_t src_step,
-                                           int64_t rows, int64_t padded_rows, int nv, int columns,
-                                           typename V::scalar* dst) {
+__attribute__((noinline)) void pack_block_transposed(const typename V::scalar* src,
+                                                     int64_t src_step, int64_t rows,
+                                                     int64_t padded_rows, int nv, int columns,
+                                                     typename V::scalar* dst) {
   constexpr int W = V::width;
   for (int v = 0; v < nv; ++v)
     for (int64_t k = 0; k < padded_rows; k += W) {

@@ -8,7 +8,7 @@ namespace TIDEGATE_ISA_NS {
 namespace {
 
 // One step of one row on the calling thread; the same chains of additions as Forward. While the
-// weights lie in L1, panels go in groups, a multiply-add of each in turn: one panel's chains alone
+// weights lie in L1, panels go in pairs, a multiply-add of each in turn: one panel's chains alone
 // wait for the latency of every addition, and activations of different panels hide each other's.
 // From L2 a single stream of reads comes faster than several; steps then go through the panels to
 // and fro, so that a step begins with the weights that the one before read last.
@@ -35,14 +35,14 @@ class StepRow {
     int64_t wide = panels.count() - half_tail, u0 = 0;
     const int64_t tail = wide * Full::width;
     const int64_t bytes = (a.features + a.units) * G * panels.padded() * sizeof(T);
-    if constexpr (Act::keeps_gates)  // other activations are calls that hide nothing
+    // Not with other activations, which are calls that hide nothing, nor in float64: code size.
+    if constexpr (Act::keeps_gates && sizeof(T) == 4)
       if (bytes <= kL1) {
-        for (; wide > 3 || (wide == 3 && half_tail); wide -= 2, u0 += 2 * Full::width)
-          group<Phase, Full, Full>(u0);
-        if (wide == 3) return group<Phase, Full, Full, Full>(u0);
-        if (wide == 2 && half_tail) return group<Phase, Full, Full, Half>(u0);
-        if (wide == 2) return group<Phase, Full, Full>(u0);
+        for (; wide > 1; wide -= 2, u0 += 2 * Full::width) group<Phase, Full, Full>(u0);
         if (wide == 1 && half_tail) return group<Phase, Full, Half>(u0);
+        if (wide == 1) group<Phase, Full>(u0);
+        if (half_tail) group<Phase, Half>(tail);
+        return;
       }
     if (half_tail && backwards) group<Phase, Half>(tail);
     for (int64_t p = 0; p < wide; ++p)
