@@ -50,7 +50,7 @@ else()
   # Debug builds too: Eigen at -O0 is a hundred times slower. Hot loops are unrolled by hand where it pays; -O3 would
   # only unroll the rest, for half as much code again. Clang does that, and vectorizes it, at -O2 too.
   list(APPEND tidegate_kernel_options -O2
-       $<$<CXX_COMPILER_ID:Clang>:-fno-unroll-loops$<SEMICOLON>-fno-vectorize$<SEMICOLON>-fno-slp-vectorize>)
+       $<$<CXX_COMPILER_ID:Clang,AppleClang>:-fno-unroll-loops$<SEMICOLON>-fno-vectorize$<SEMICOLON>-fno-slp-vectorize>)
 endif()
 
 # Every cell is one header kernels/cells/<name>.hpp; every instruction set one row above. Kernels and

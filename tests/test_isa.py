@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,15 @@ def test_forced_isa_runs(run, isa):
     assert str(saved["isa"]) == isa
     assert int(saved["operations"]) % (2 * LANES[isa]) == 0
     assert int(saved["operations"]) // LANES[isa] == 24  # 12 chains of multiply-adds
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != _core.config()["isa"]])
+def test_engine_passes_its_tests(isa):
+    """Twins, central differences and bits, which the other tests see on one instruction set."""
+    engine = Path(__file__).with_name("test_engine.py")
+    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", str(engine), TIDEGATE_ISA=isa)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["mmx", "avx2 ", "-"])

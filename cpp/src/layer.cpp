@@ -399,8 +399,9 @@ void Recurrent<T>::Impl::prepare(const ForwardCall<T>& call, const Plan& plan,
   a.training = call.context != nullptr;
   a.slices = a.training ? in.time + 1 : 2;
   // Rows of two threads lie apart: hardware fetches lines around those in use, and cores would wait
-  // for each other's. (Training keeps the states of every step; there it is not worth the memory.)
-  if (!a.training && plan.split == Split::rows && plan.threads > 1)
+  // for each other's. (Not among many rows, of which few have such a neighbour, nor in training,
+  // which keeps the states of every step: it is not worth the memory.)
+  if (!a.training && plan.split == Split::rows && plan.threads > 1 && in.batch <= 32 * plan.threads)
     a.state_stride += 1024 / static_cast<int64_t>(sizeof(T));
   const int64_t slice = in.batch * a.state_stride, columns = padded<T>(m.units);
   for (int s = 0; s < states; ++s) {

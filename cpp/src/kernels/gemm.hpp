@@ -251,9 +251,8 @@ __attribute__((noinline)) V partial_row(const typename V::scalar* from, int n) {
   return V::load_partial(from, n);
 }
 
-// Out of line: one copy a vector type, not one a cell.
 // dst[k][c] = src[c][k] for k < rows, c < columns; zeros for the other c < nv * V and for k in
-// [rows, padded_rows).
+// [rows, padded_rows). Out of line: one copy a vector type, not one a cell.
 template <class V>
 __attribute__((noinline)) void pack_block_transposed(const typename V::scalar* src,
                                                      int64_t src_step, int64_t rows,
